@@ -43,13 +43,16 @@ def decay(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
     whole: Annotated[
         bool, Option("--whole", help="Score every pair, not lags of 1, 2, 4, 8 ... alone.")
     ] = False,
+    warm: Annotated[
+        bool, Option("--warm", help="Also train models that begin with the weights of the last.")
+    ] = False,
 ) -> Decay:
     """Score past models on all later windows: the decay curve, and what each cadence costs."""
     from pipelines.decay.lab import log_to_mlflow
     from validation.report.decay_page import sentences
 
     lab = _lab(recipe, start, end, every, registry)
-    lab.is_whole = whole
+    lab.is_whole, lab.starts_warm = whole, warm
     found = lab.report(lab.measure(), core_hours=core_hours, value=value or None)
     say_all(sentences(found))
     say(log_to_mlflow(found, lab.settings) or "MLflow does not answer, and has no copy of the page")

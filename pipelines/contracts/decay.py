@@ -76,6 +76,29 @@ class CadenceCost(Frozen):
     core_hours: float = Field(ge=0)  # A day.
     cost: Interval | None = None  # A day, in the unit of the value; None: no value was given.
     chance: float | None = None  # That it is the cheapest of all.
+    # Share of the metric that warm starts, as often as cost as much, keep beyond it.
+    warm: Interval | None = None
+
+
+class WarmStart(Frozen):
+    """Models that begin with the weights of the one before, against ones trained from scratch.
+
+    Each begins with the warm one before, the first with one from scratch, and is trained for one
+    pass over its window. Both are of the same day.
+    """
+
+    training_s: float  # Processor time of a warm training, median.
+    scratch_s: float  # Of one from scratch; 0 where the registry had them all.
+    cycle_s: float  # Of one from scratch with its snapshot; 0 likewise.
+    # Change of the target metric on the own window, and on the next one; None: too few windows.
+    own: Interval | None = None
+    later: Interval | None = None
+
+    @property
+    def cost_share(self) -> float | None:
+        """What a cycle costs if its training starts warm, as a share of one from scratch."""
+        saved_s = self.scratch_s - self.training_s
+        return 1 - saved_s / self.cycle_s if self.cycle_s else None
 
 
 class ScheduleArm(Frozen):
@@ -152,4 +175,5 @@ class Decay(Artifact):
     value: float | None = Field(default=None, gt=0)  # Of 1 % of the metric a day, in core-hours.
     cadences: tuple[CadenceCost, ...] = ()  # The most frequent first.
     schedules: tuple[ScheduleArm, ...] = ()
+    warm: WarmStart | None = None  # None: not asked for.
     left_out: tuple[str, ...] = ()  # Models and windows that could not be used, and why.

@@ -2,6 +2,8 @@
 
     <workspace>/decay/<recipe digest>/<code digest>/<as_of>/made.json   a `Made`: snapshot and model
     <workspace>/decay/<recipe digest>/<code digest>/<as_of>/training/   where it was trained
+    <workspace>/decay/<recipe digest>/<code digest>/<as_of>/warm-<digest of bundle>/   both, of the
+                                                        model that began with that bundle's weights
     <workspace>/decay/<recipe digest>/<code digest>/scores/   of each model on each window
     <workspace>/decay/<recipe digest>/decay.json and decay.html
 
@@ -28,12 +30,13 @@ from pipelines.contracts.artifacts import ModelRef, Snapshot
 from pipelines.contracts.base import Frozen
 from pipelines.contracts.code_identity import code_digest
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.decay import Decay, decay_folder
+from pipelines.contracts.decay import Decay, WarmStart, decay_folder
 from pipelines.contracts.errors import (
     ConfigurationError,
     DataContractError,
     TrackingUnavailableError,
 )
+from pipelines.contracts.files import digest_files, digest_of_files
 from pipelines.contracts.progress import tracked
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.contracts.snapshot_files import verify_files
@@ -64,6 +67,7 @@ class Made(Frozen):
     snapshot: Snapshot
     bundle_dir: str
     cpu_s: float = Field(ge=0)  # Processor time of both; 0 where the registry had the model.
+    training_s: float = Field(default=0.0, ge=0)  # That of the training alone.
 
 
 @dataclass
@@ -75,6 +79,8 @@ class Lab:
     as_of: tuple[datetime, ...]  # In time.
     uses_registry: bool = True
     is_whole: bool = False  # Every older model on every window, not at doubling lags alone.
+    # Also a model of each day but the first that begins with the weights of the one before.
+    starts_warm: bool = False
     left_out: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -94,6 +100,7 @@ class Lab:
         )
         self.work = self.folder / code_digest()[:16]
         self.scores_dir = self.work / "scores"
+        self.made, self.warm = dict[datetime, Made](), dict[datetime, Made]()
 
     def measure(self) -> "list[ScoredWindow]":
         """Make what is missing, and return every window as its models scored it, in time.
@@ -103,7 +110,9 @@ class Lab:
             HomefeedError: as building a snapshot and training raise.
         """
         with self.locked():
-            return list(self._score(self.make(FEWEST_MODELS)))
+            made = self.make(FEWEST_MODELS)
+            self.warm = self._make_warm(made) if self.starts_warm else {}
+            return list(self._score(made))
 
     def locked(self) -> contextlib.AbstractContextManager[None]:
         """Keep others from working in the folder for the time being."""
@@ -122,8 +131,18 @@ class Lab:
                 f"{fewest}; choose --from, --to and --every that give as many days"
                 f"{': '.join(['', *self.left_out])}"
             )
-        self.cpu_s = [each.cpu_s for each in made.values() if each.cpu_s]
+        self.made = made
         return made
+
+    def _make_warm(self, made: dict[datetime, Made]) -> dict[datetime, Made]:
+        """Return models by day, each trained for one pass from the one before; the first is not."""
+        warm, (first, *later) = dict[datetime, Made](), made
+        before = made[first].bundle_dir
+        for as_of in tracked(later, "warm models made"):
+            with self._named(as_of):
+                warm[as_of] = self._make(as_of, (), before)
+                before = warm[as_of].bundle_dir
+        return warm
 
     @contextlib.contextmanager
     def _named(self, as_of: datetime) -> Iterator[None]:
@@ -142,9 +161,14 @@ class Lab:
             found.setdefault(ref.as_of, []).append(ref)
         return found
 
-    def _make(self, as_of: datetime, versions: Sequence[ModelRef]) -> Made:
-        """Return the model of a day and its snapshot, made once."""
-        note = (self.work / f"{as_of:%Y-%m-%d}" / "made.json").as_uri()
+    def _make(self, as_of: datetime, versions: Sequence[ModelRef], starts_from: str = "") -> Made:
+        """Return the model of a day and its snapshot, made once; with `starts_from` a warm one."""
+        place, recipe = self.work / f"{as_of:%Y-%m-%d}", self.recipe
+        if starts_from:
+            place /= f"warm-{digest_of_files(digest_files(Path(starts_from)))[:16]}"
+            training = recipe.training.model_copy(update={"num_epochs": 1})
+            recipe = recipe.model_copy(update={"training": training})
+        note = (place / "made.json").as_uri()
         if found := storage.find_model(note, Made):
             places = {**found.snapshot.places(), Path(found.bundle_dir).as_uri(): None}
             if not storage.find_missing(places):
@@ -153,12 +177,13 @@ class Lab:
         log_uri = self.settings.event_log_uri
         snapshots_uri = storage.join(self.workspace_uri, "snapshots")
         snapshot = build_of(plan_of(self.recipe, as_of), log_uri, snapshots_uri)
-        bundle_dir, cpu_s = self._take(as_of, versions), 0.0
+        bundle_dir, cpu_s, training_s = self._take(as_of, versions), 0.0, 0.0
+        begun = processor_s()
         if not bundle_dir:
-            work_dir = self.work / f"{as_of:%Y-%m-%d}" / "training"
-            result = train_apart(snapshot, self.recipe, work_dir, self.settings.accelerator)
-            bundle_dir, cpu_s = result.bundle_dir, processor_s() - before
-        made = Made(snapshot=snapshot, bundle_dir=bundle_dir, cpu_s=cpu_s)
+            how = self.settings.accelerator, 1, starts_from
+            bundle_dir = train_apart(snapshot, recipe, place / "training", *how).bundle_dir
+            training_s, cpu_s = processor_s() - begun, processor_s() - before
+        made = Made(snapshot=snapshot, bundle_dir=bundle_dir, cpu_s=cpu_s, training_s=training_s)
         storage.write_model(note, made)
         return made
 
@@ -193,6 +218,7 @@ class Lab:
             back = {day: num - at for at, day in enumerate(days[: num + 1])}  # Windows ago.
             live = [day for day, ago in back.items() if self.is_whole or ago & (ago - 1) == 0]
             frozen = [day for day in live[:-1] if self.is_whole or back[day] in _FROZEN]
+            warm = [day for day in days[max(num - 1, 0) : num + 1] if day in self.warm]
             with self._named(as_of):
                 rows = load_rows(*place)
                 yield ScoredWindow(
@@ -200,6 +226,7 @@ class Lab:
                     Holdout(rows, self.recipe.features.heads, self.recipe.model_gate),
                     {day: score(Path(made[day].bundle_dir), *place) for day in live},
                     {day: score(Path(own.bundle_dir), *place, acted_before=day) for day in frozen},
+                    {day: score(Path(self.warm[day].bundle_dir), *place) for day in warm},
                 )
 
     def report(self, found: "list[ScoredWindow]", **options: float | None) -> Decay:
@@ -207,8 +234,12 @@ class Lab:
         from validation.decay.findings import findings
         from validation.report.decay_page import render_decay
 
-        options["core_hours"] = options.get("core_hours") or (
-            median(self.cpu_s) / 3600 if self.cpu_s else None
+        spent = [(each.cpu_s, each.training_s) for each in self.made.values() if each.cpu_s]
+        cycle_s, scratch_s = map(median, zip(*spent or [(0, 0)], strict=True))
+        options["core_hours"] = options.get("core_hours") or cycle_s / 3600 or None
+        warm_s = median([each.training_s for each in self.warm.values()] or [0])
+        warm = (
+            WarmStart(training_s=warm_s, scratch_s=scratch_s, cycle_s=cycle_s) if warm_s else None
         )
         decay = findings(
             found,
@@ -216,6 +247,7 @@ class Lab:
             code_digest=code_digest(),
             measured_at=datetime.now(UTC),
             left_out=tuple(self.left_out),
+            warm=warm,
             **options,
         )
         storage.write_bytes((self.folder / "decay.html").as_uri(), render_decay(decay).encode())

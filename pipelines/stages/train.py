@@ -322,10 +322,12 @@ def train_apart(
     work_dir: Path,
     accelerator: Literal["cpu", "gpu"],
     num_devices: int = 1,
+    starts_from: str = "",
 ) -> "TrainingResult":
     """Train a recipe on a snapshot on this machine; nothing is registered, no MLflow hears of it.
 
-    What ended in the folder is found again, and what was interrupted goes on.
+    What ended in the folder is found again, and what was interrupted goes on. With `starts_from`
+    the model begins with the weights of that bundle.
 
     Raises:
         SnapshotDamagedError: a file of the snapshot is missing or was altered.
@@ -335,8 +337,8 @@ def train_apart(
 
     with storage.local_copy(snapshot.uri) as snapshot_dir:
         verify_files(snapshot, snapshot_dir)
-        hardware = {"num_devices": num_devices, "accelerator": accelerator}
-        spec = spec_apart(snapshot, snapshot_dir, config, snapshot.as_of, work_dir, hardware)
+        told = {"num_devices": num_devices, "accelerator": accelerator, "starts_from": starts_from}
+        spec = spec_apart(snapshot, snapshot_dir, config, snapshot.as_of, work_dir, told)
         return launcher.train(spec)
 
 

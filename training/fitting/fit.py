@@ -12,15 +12,17 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 
-from pipelines.contracts.errors import TransientStorageError
+from pipelines.contracts.artifacts import Snapshot
+from pipelines.contracts.errors import DataContractError, TransientStorageError
 from pipelines.contracts.files import digest_files, digest_of_files, write_whole
 from pipelines.contracts.schemas import SPLIT_TRAINING, label_column
 from pipelines.contracts.snapshot_files import embedding_dim_of
 from pipelines.contracts.time import DAY_MS
 from training.bundle.calibration import Calibrator, drift_shift, fit_calibrator
-from training.bundle.files import BundleConfig, Predictor, write_bundle
+from training.bundle.files import BundleConfig, Predictor, load_bundle, write_bundle
 from training.bundle.score_split import logits_of
 from training.data.data_module import HomefeedDataModule
+from training.data.input_checks import require_meaning
 from training.environment import require_devices
 from training.fitting.checkpoints import (
     Checkpoint,
@@ -57,6 +59,8 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
     num_steps = len(data) * spec.config.training.num_epochs
     embedding_dim = embedding_dim_of(Path(spec.snapshot_dir))
     module = RankerModule(spec.config, data.statistics(), embedding_dim, num_steps)
+    if spec.starts_from:
+        _begin_with(Path(spec.starts_from), spec.snapshot, module.ranker)
     checkpoint = newest_intact(folder.checkpoints)
     if checkpoint is not None and checkpoint.step >= num_steps:
         module.load_state_dict(torch.load(checkpoint.path, weights_only=True)["state_dict"])
@@ -82,6 +86,25 @@ def run_process(spec: TrainingSpec, folder: WorkFolder, rank: int) -> None:
     )
     write_whole(folder.result, result.to_record())  # last
     log.info("trained %d steps; bundle in %s", num_steps, folder.bundle)
+
+
+def _begin_with(bundle_dir: Path, snapshot: Snapshot, ranker: Ranker) -> None:
+    """Give the model the weights and scales of a bundle.
+
+    Raises:
+        DataContractError: the bundle is damaged, understands other data than the snapshot's, or has
+            tables or matrices of other shapes than the recipe's model.
+    """
+    start, whose = load_bundle(bundle_dir), f"the model of bundle {bundle_dir}"
+    versions = start.config.embedding_version, snapshot.embedding_version
+    require_meaning(snapshot, start.config.features, whose, {"embedding version": versions})
+    try:
+        ranker.load_state_dict(start.ranker.state_dict())
+    except RuntimeError as error:  # It names all that differ.
+        raise DataContractError(
+            f"{whose} has other shapes than the recipe's: {error}; expected the same, because the "
+            f"training begins with its weights; choose a bundle of this recipe, or none"
+        ) from error
 
 
 def _fit(

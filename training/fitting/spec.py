@@ -62,6 +62,7 @@ class TrainingSpec(Frozen):
     accelerator: Literal["cpu", "gpu"] = "cpu"
     tracking_uri: str  # MLflow server; '': no live metrics.
     mlflow_run_id: str  # Run to log to; '': no live metrics.
+    starts_from: str = ""  # Bundle whose weights the model begins with; '': random ones.
 
     def identity(self) -> str:
         """Return a digest of what decides the result.
@@ -69,14 +70,15 @@ class TrainingSpec(Frozen):
         Places and addresses do not decide it, that of the recipe included, nor does the project's
         version: a commit to the documentation changes that, and the code digest stays.
         """
-        return digest_of(
-            {
-                "snapshot": self.snapshot.digest,
-                "config": self.config.model_dump(mode="json", exclude={"source"}),
-                "lineage": self.lineage.model_dump(mode="json", exclude={"code_version"}),
-                "devices": [self.num_devices, self.accelerator, self.num_nodes],
-            }
-        )
+        parts = {
+            "snapshot": self.snapshot.digest,
+            "config": self.config.model_dump(mode="json", exclude={"source"}),
+            "lineage": self.lineage.model_dump(mode="json", exclude={"code_version"}),
+            "devices": [self.num_devices, self.accelerator, self.num_nodes],
+        }
+        if self.starts_from:
+            parts["starts_from"] = digest_of_files(digest_files(Path(self.starts_from)))
+        return digest_of(parts)
 
 
 class NodeAddress(Frozen):

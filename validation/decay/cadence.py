@@ -20,7 +20,7 @@ from validation.model_gate.intervals import FloatArray, IntArray
 CADENCES = (1.0, 3.5, 7.0, 14.0, 28.0, None)
 """Days between trainings; None: the model is never trained again, over `NEVER_DAYS`."""
 NEVER_DAYS = 365.0
-_STEPS = 200
+_STEPS, _WARM_SEED = 200, 2024
 
 
 def mean_loss(curves: FloatArray, lags: IntArray, days: float) -> FloatArray:
@@ -36,7 +36,11 @@ def mean_loss(curves: FloatArray, lags: IntArray, days: float) -> FloatArray:
 
 
 def cost_of_cadences(
-    found: Estimate, core_hours: float, value: float | None, confidence: float
+    found: Estimate,
+    core_hours: float,
+    value: float | None,
+    confidence: float,
+    warm: tuple[Estimate, float] | None = None,
 ) -> tuple[CadenceCost, ...]:
     """Return what each cadence loses and costs; () where no lag could be measured.
 
@@ -45,6 +49,8 @@ def cost_of_cadences(
         core_hours: Processor time of one cycle.
         value: Of 1 % of the metric a day, in core-hours; None: losses and hours alone.
         confidence: Of the intervals.
+        warm: How warm models differ from those of their day from scratch, at lag 0 and the first
+            one, and which share of a cycle one costs. Both are taken to be uncertain apart.
     """
     if not len(found.lags):
         return ()
@@ -60,6 +66,16 @@ def cost_of_cadences(
         low, high = min(float(low), at), max(float(high), at)
         return Interval(value=at, low=low, high=high, confidence=confidence)
 
+    def kept_by_warm(days: float | None) -> Interval | None:
+        if warm is None or days is None:
+            return None
+        offsets = np.vstack([warm[0].value, warm[0].draws(seed=_WARM_SEED)])
+        often = days * warm[1]  # The offset changes from lag 0 to the first lag, and then stays.
+        later = -mean_loss(np.ones((1, 1)), found.lags[:1], often)[0]
+        offset = (1 - later) * offsets[:, 0] + later * offsets[:, -1]
+        scratch = mean_loss(curves, found.lags, days)
+        return told(scratch - mean_loss(curves, found.lags, often) + offset)
+
     return tuple(
         CadenceCost(
             days=days,
@@ -68,6 +84,7 @@ def cost_of_cadences(
             core_hours=float(hours[c]),
             cost=told(cost[:, c]) if value else None,
             chance=float(chance[c]) if value else None,
+            warm=kept_by_warm(days),
         )
         for c, days in enumerate(CADENCES)
     )

@@ -71,12 +71,19 @@ class Estimate:
         largest = np.abs(self._normal(_DRAWS)).max(axis=1)
         return float(np.quantile(largest, confidence))
 
-    def draws(self, num: int = _DRAWS) -> FloatArray:
+    def draws(self, num: int = _DRAWS, seed: int = _SEED) -> FloatArray:
         """Return curves (D, L) that are as likely as the data allow, the same ones each time."""
-        return self.value + self.error * self._normal(num)
+        return self.value + self.error * self._normal(num, seed)
 
-    def _normal(self, num: int) -> FloatArray:
-        drawn = np.random.default_rng(_SEED).standard_normal((num, len(self.lags)))
+    def interval(self, at: int, confidence: float) -> Interval:
+        """Return the change of one lag by its place, with its own interval."""
+        from scipy.stats import norm
+
+        value, half = float(self.value[at]), float(norm.ppf((1 + confidence) / 2) * self.error[at])
+        return Interval(value=value, low=value - half, high=value + half, confidence=confidence)
+
+    def _normal(self, num: int, seed: int = _SEED) -> FloatArray:
+        drawn = np.random.default_rng(seed).standard_normal((num, len(self.lags)))
         return np.asarray(drawn @ self.root.T)
 
     def to_curve(
@@ -87,21 +94,15 @@ class Estimate:
         stale: Literal["weights", "actions"] = "weights",
     ) -> DecayCurve:
         """Return it as people are told."""
-        from scipy.stats import norm
-
-        reach = float(norm.ppf((1 + confidence) / 2)) * self.error
         points = [
             DecayPoint(
                 lag_days=int(lag),
-                num_pairs=int(num),
-                change=Interval(value=at, low=at - half, high=at + half, confidence=confidence),
-                error=float(error),
+                num_pairs=int(self.num_pairs[at]),
+                change=self.interval(at, confidence),
+                error=float(self.error[at]),
             )
-            for lag, num, at, half, error in zip(
-                self.lags, self.num_pairs, self.value.tolist(), reach.tolist(), self.error,
-                strict=True,
-            )
-        ]  # fmt: skip
+            for at, lag in enumerate(self.lags)
+        ]
         return DecayCurve(
             metric=metric,
             segment=segment,

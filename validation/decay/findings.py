@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.decay import Decay, DecayCurve, ScheduleArm
+from pipelines.contracts.decay import Decay, DecayCurve, ScheduleArm, WarmStart
 from pipelines.contracts.reasons import Interval
 from validation.decay.cadence import cost_of_cadences, every, replay, trust_in, when_due
-from validation.decay.curve import estimate
+from validation.decay.curve import Pair, estimate
 from validation.decay.shapes import compare_shapes
 from validation.decay.windows import Kind, ScoredWindow, pairs_of
 from validation.model_gate.intervals import FloatArray
@@ -25,6 +25,7 @@ def findings(
     recipe: RunConfig,
     core_hours: float | None,
     value: float | None = None,
+    warm: WarmStart | None = None,
     **about: Any,
 ) -> Decay:
     """Return curves, shapes, cadences and schedules.
@@ -34,6 +35,7 @@ def findings(
         recipe: Of the models.
         core_hours: Processor time of one training with its snapshot; None: not measured.
         value: Of 1 % of the target metric a day, in core-hours; None: costs are not added up.
+        warm: What a warm start costs; None: the windows have none.
         **about: The other fields of a `Decay`.
     """
     gate, target = recipe.model_gate, windows[0].holdout.target_head.name
@@ -51,13 +53,14 @@ def findings(
         of, stale = estimate(pairs_of(windows, head, kind, segment)), kind == "frozen"
         curves.append(of.to_curve(metric, confidence, segment, "actions" if stale else "weights"))
     as_of = tuple(window.as_of for window in windows)
-    # Of each older model (row) on each window (column); NaN where there is none.
-    changes = np.full((len(windows), len(windows)), np.nan)
-    np.fill_diagonal(changes, 0.0)
-    for pair in pairs:
-        changes[pair.old, pair.window] = pair.change
+    changes = _changes(pairs, len(windows))
     rounded = np.round(changes, 6).tolist()
     is_priced = core_hours is not None and value is not None
+    beside, at_cost = estimate(pairs_of(windows, target, "warm")), None
+    if warm and len(beside.lags):
+        own, *later = (beside.interval(at, confidence) for at in range(len(beside.lags)))
+        warm = warm.model_copy(update={"own": own, "later": later[0] if later else None})
+        at_cost = (beside, warm.cost_share) if warm.cost_share else None
     return Decay(
         recipe=recipe.reference,
         recipe_digest=recipe.recipe_digest,
@@ -69,11 +72,21 @@ def findings(
         core_hours=core_hours,
         value=value,
         cadences=cost_of_cadences(
-            found, core_hours or 0.0, value if is_priced else None, confidence
+            found, core_hours or 0.0, value if is_priced else None, confidence, at_cost
         ),
+        warm=warm,
         schedules=_schedules(windows, curves[0], changes, core_hours, value),
         **about,
     )
+
+
+def _changes(pairs: Sequence[Pair], num: int) -> FloatArray:
+    """Return the change of each older model (row) on each window (column); NaN where none is."""
+    changes = np.full((num, num), np.nan)
+    np.fill_diagonal(changes, 0.0)
+    for pair in pairs:
+        changes[pair.old, pair.window] = pair.change
+    return changes
 
 
 def _schedules(

@@ -8,7 +8,7 @@ Letters: G groups of users of a window, M requests.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cache
 from typing import Literal
@@ -22,8 +22,9 @@ from validation.model_gate.baselines import RANKINGS
 from validation.model_gate.comparison import Holdout, log_losses
 from validation.model_gate.intervals import FloatArray
 
-Kind = Literal["hits", "log_loss", "frozen"]
-"""Of a pair: hits or log loss of older models, or hits of the own model by frozen actions."""
+Kind = Literal["hits", "log_loss", "frozen", "warm"]
+"""Of a pair: hits or log loss of older models, hits of the own model by frozen actions, or hits of
+a warm model beside the one of its day that was trained from scratch."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,11 +35,17 @@ class ScoredWindow:
     holdout: Holdout
     live: Mapping[datetime, SplitScores]  # By the models' days; its own is there.
     frozen: Mapping[datetime, SplitScores]  # Of its own model, by the day up to which users acted.
+    # Of its own warm model and the one before, by day.
+    warm: Mapping[datetime, SplitScores] = field(default_factory=dict)
+
+    def scores(self, kind: Kind) -> Mapping[datetime, SplitScores]:
+        """Return what a kind of pairs is made of."""
+        return {"frozen": self.frozen, "warm": self.warm}.get(kind, self.live)
 
     @cache  # noqa: B019 - a window lives as long as what is asked of it
     def sums(self, day: datetime, head: str, kind: Kind) -> FloatArray:
         """Return hits, or nats of log loss, of one model on each request, (M,)."""
-        scores, holdout = (self.frozen if kind == "frozen" else self.live)[day], self.holdout
+        scores, holdout = self.scores(kind)[day], self.holdout
         if kind != "log_loss":
             return holdout.hits(scores.ranking_score, head)
         label = holdout.rows.labels[head].astype(np.float64)
@@ -72,9 +79,11 @@ def _pairs(
         values = window.sums(day, head, asked)[mask]
         return np.bincount(of_request, values, len(groups)).astype(np.float64)
 
-    fresh = by_group(own, "log_loss" if kind == "log_loss" else "hits")
-    for day in window.frozen if kind == "frozen" else window.live:
-        if day in place and day != own:
+    for day in window.scores(kind):
+        if day in place and (day != own or kind == "warm"):
             lag_days = round((own - day).total_seconds() / 86400)
-            lost = by_group(day, kind) - fresh
-            yield Pair(place[day], place[own], lag_days, lost, fresh, groups)
+            beside = day if kind == "warm" else own
+            fresh = by_group(beside, "log_loss" if kind == "log_loss" else "hits")
+            # Of a warm pair both models are of that day, and neither is the window's by its place.
+            old = place[day] + (len(place) if kind == "warm" else 0)
+            yield Pair(old, place[own], lag_days, by_group(day, kind) - fresh, fresh, groups)

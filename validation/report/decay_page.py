@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from markupsafe import Markup
 
-from pipelines.contracts.decay import CadenceCost, Decay, DecayCurve
+from pipelines.contracts.decay import CadenceCost, Decay, DecayCurve, WarmStart
 from validation.decay.cadence import cheapest, turning_points
 from validation.report.charts import Drawing, Points, Scale, Style, panel, scale_around
 from validation.report.pages import environment
@@ -31,6 +31,7 @@ def render_decay(decay: Decay) -> str:
         best=cheapest(decay.cadences),
         turns=turning_points(decay.cadences) if decay.core_hours else [],
         named=named,
+        warm_told=warm_told,
     )
 
 
@@ -43,8 +44,22 @@ def sentences(decay: Decay) -> Iterator[str]:
     for each in decay.cadences:
         cost = f", costs {each.cost.value:.3f} core-hours a day" if each.cost else ""
         yield f"retrained {named(each)}: loses {100 * each.lost.value:.2f} %{cost}"
+        if each.warm:
+            yield f"warm starts for as much: {each.warm.in_percent}"
+    if decay.warm:
+        yield from warm_told(decay.warm)
     if (best := cheapest(decay.cadences)) and best.chance is not None:
         yield f"cheapest: {named(best)}, in {best.chance:.0%} of curves that fit"
+
+
+def warm_told(warm: WarmStart) -> Iterator[str]:
+    """Yield how warm models compare with ones from scratch, and what they cost."""
+    for change, where in ((warm.own, "its own window"), (warm.later, "the next window")):
+        if change:
+            yield f"a warm start against one from scratch: {change.in_percent} on {where}"
+    scratch = f" instead of {warm.scratch_s:.0f}" if warm.scratch_s else ""
+    share = f", a cycle {warm.cost_share:.2f} times as much" if warm.cost_share else ""
+    yield f"a warm training costs {warm.training_s:.0f} processor seconds{scratch}{share}"
 
 
 def named(cadence: CadenceCost) -> str:

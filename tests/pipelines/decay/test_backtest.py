@@ -85,9 +85,15 @@ def test_a_killed_lab_goes_on_and_its_models_are_replayed(tmp_path: Path) -> Non
     killed = begin("decay")
     wait_until(lambda: len([*tmp_path.rglob("made.json")]) >= 2, 200)
     before = kill(killed)
-    found = Decay.model_validate(json.loads(result(begin("decay", "--value", "0.5"))))
+    found = Decay.model_validate(json.loads(result(begin("decay", "--value", "0.5", "--warm"))))
     assert len(found.as_of) == 5 and (found.core_hours or 0) > 0 and found.cadences
     assert len(before) >= 2 and is_kept(before)
+    # Of 5 days, 4 begin with the weights of the one before: too few on the next window.
+    assert found.warm is not None and found.warm.own and found.warm.later is None
+    assert found.warm.training_s > 0 and 0 < (found.warm.cost_share or 0) < 2
+    assert len([*tmp_path.rglob("warm-*/made.json")]) == 4 and found.cadences[0].warm
+    [page] = tmp_path.rglob("decay.html")
+    assert "a warm start against one from scratch" in page.read_text()
     strict = tmp_path / "strict.yaml"
     strict.write_text(
         "extends: smoke\nmodel_gate: {floors: [{metric: repin_volume_at_3, minimum: 99}]}\n"

@@ -16,7 +16,7 @@ from training.bundle.files import load_bundle
 from training.bundle.mlflow_model import _signature
 from training.bundle.score_split import score_split
 from training.data.reader import SnapshotReader
-from training.fitting.fit import run_process
+from training.fitting.fit import _begin_with, run_process
 from training.fitting.spec import TrainingSpec, WorkFolder
 
 
@@ -46,3 +46,33 @@ def test_a_log_of_another_width_is_trained_on_and_scored(
     with pytest.raises(DataContractError, match=f"embeddings of width 32.* needs {embedding_dim}"):
         score_split(work.bundle, planted.snapshot, planted.folder, SPLIT_HOLDOUT)
     assert np.isfinite(scores.ranking_score).all()
+
+
+def test_a_training_begins_with_the_weights_of_a_bundle_of_its_shapes(planted, tmp_path) -> None:
+    """A step that changes nothing leaves those weights; other shapes are refused by their names."""
+
+    def train(name: str, **more) -> WorkFolder:
+        spec = planted.spec(tmp_path / name, **more)
+        work = WorkFolder(tmp_path / name)
+        work.root.mkdir()
+        run_process(spec, work, rank=0)
+        return work
+
+    first = train("first", training={"num_epochs": 1})
+    start, still = str(first.bundle), {"num_epochs": 1, "learning_rate": 1e-30, "seed": 4}
+    warm = train("warm", training=still, starts_from=start)
+    ours, theirs = (load_bundle(each.bundle).ranker.state_dict() for each in (first, warm))
+    assert ours.keys() == theirs.keys()
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 1e-20
+    specs = [planted.spec(tmp_path / "warm", training=still, starts_from=s) for s in ("", start)]
+    assert specs[0].identity() != specs[1].identity()
+    with pytest.raises(DataContractError, match=r"other shapes(?s:.*)tower.0.weight(?s:.*)\[24"):
+        train("other", model={"mlp_dims": (24,)}, starts_from=start)
+    features = planted.config.features
+    fewer = planted.snapshot.model_copy(
+        update={
+            "features": features.model_copy(update={"action_types": features.action_types[:-1]})
+        }
+    )
+    with pytest.raises(DataContractError, match="has action types"):
+        _begin_with(first.bundle, fewer, load_bundle(first.bundle).ranker)

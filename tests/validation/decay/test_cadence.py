@@ -48,6 +48,16 @@ def test_the_cheapest_cadence_is_that_of_least_loss_and_hours() -> None:
         assert again is not None and again.days == days
     free = cost_of_cadences(STRAIGHT, core_hours=0.2, value=None, confidence=0.95)
     assert cheapest(free) is None and free[0].cost is free[0].chance is None
+    # Warm models of half the price are made twice as often, and are 0.5 % worse at first.
+    beside = Estimate(
+        LAGS - 14, LAGS, np.array([-0.005, 0.005]), np.array([0.001, 0.001]), np.eye(2)
+    )
+    at_cost = cost_of_cadences(STRAIGHT, 0.2, None, 0.95, (beside, 0.5))
+    weekly = at_cost[2].warm
+    assert weekly is not None and weekly.low < weekly.value < weekly.high
+    later = 3.5 / 2 / 14
+    assert weekly.value == pytest.approx(0.005 - 0.0025 - 0.005 + 0.01 * later, abs=1e-5)
+    assert at_cost[-1].warm is None and found[2].warm is None
     nothing = Estimate(LAGS[:0], LAGS[:0], LAGS[:0], LAGS[:0], np.eye(0))
     assert cost_of_cadences(nothing, 0.2, 0.05, 0.95) == ()
 
