@@ -135,6 +135,14 @@ class RankedRequest(Frozen):
     pins: tuple[RankedPin, ...]  # The first of both sides, and what was acted upon.
 
 
+class Spent(Frozen):
+    """What a guarded metric changed by over recipes, one after another."""
+
+    metric: str
+    value: float  # Relative changes, each against the recipe accepted before, added up.
+    error: float = Field(ge=0)  # Standard error of `value`.
+
+
 class PooledChange(Frozen):
     """A relative change with its standard errors, alone and with earlier cycles of the pair."""
 
@@ -147,16 +155,8 @@ class PooledChange(Frozen):
     num_cycles: int = Field(ge=1)  # Cycles that are pooled, this one included.
     # Of all recipes of the line, alike; None where there is no other, or it is surely better.
     line: Interval | None = None
-    # Of a guarded metric, over the recipes of the line.
-    since_accepted: Interval | None = None
-
-
-class Spent(Frozen):
-    """What a guarded metric changed by over all recipes that were accepted, one after another."""
-
-    metric: str
-    value: float  # Relative changes, each against the recipe accepted before, added up.
-    error: float = Field(ge=0)  # Standard error of `value`.
+    # Of a guarded metric, from the accepted recipe to the newest of the line.
+    since_accepted: Spent | None = None
 
 
 class BaselineKind(StrEnum):

@@ -266,10 +266,9 @@ def _with_spent(
     )
     for metric in dict.fromkeys(rail.metric for rail in run.config.model_gate.guardrails):
         row = comparison.find_pooled(metric)
-        if row is not None and row.since_accepted is not None:
-            value, error = row.since_accepted.value, row.since_accepted.error
-            if (before := spent.get(metric)) is not None:
-                value, error = before.value + value, math.hypot(before.error, error)
+        if row is not None and (now := row.since_accepted) is not None:
+            before = spent.get(metric, Spent(metric=metric, value=0, error=0))
+            value, error = before.value + now.value, math.hypot(before.error, now.error)
             spent[metric] = Spent(metric=metric, value=value, error=error)
     return comparison.model_copy(update={"spent": tuple(spent.values())})
 

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pipelines.contracts.config import ModelGateConfig
 from pipelines.contracts.judgement import Comparison
-from pipelines.contracts.reasons import ONE_SIDED_95, Interval, PooledChange
+from pipelines.contracts.reasons import ONE_SIDED_95, Interval, PooledChange, Spent
 from pipelines.contracts.time import Window
 from validation.model_gate.intervals import (
     MAX_GROUPS,
@@ -203,11 +203,11 @@ def pool_with(
         )
         cycles: Sequence[CycleChange] = tries_as_one([mine, *earlier.get(key, ())])
         is_target, step = key[0] == comparison.target_metric, steps.get(key[0], 0.0)
-        seeds, line, moved = seed_variance if is_target else 0.0, None, None
+        seeds, line = seed_variance if is_target else 0.0, None
+        moved = since_accepted(cycles, step) if step and not is_target else None
         if is_target and key[1] == "all":
             cycles, line = _with_line(cycles, seeds)
         else:
-            moved = None if is_target else since_accepted(cycles, step)
             cycles = [cycle for cycle in cycles if not cycle.steps]
         alone, _ = pool_cycles([mine], seeds)
         pooled, num_cycles = pool_cycles(cycles, seeds, step)
@@ -221,7 +221,7 @@ def pool_with(
                 pooled_error=pooled.error,
                 num_cycles=num_cycles,
                 line=line,
-                since_accepted=moved,
+                since_accepted=moved and Spent(metric=key[0], value=moved.value, error=moved.error),
             )
         )
     return comparison.model_copy(update={"pooled": tuple(rows), "num_tries": num_tries})
@@ -242,7 +242,8 @@ def _with_line(
     line, _ = pool_cycles(cycles, seed_variance)
     if disagrees(mine, theirs) or not math.isfinite(line.value + line.error):
         return own, None
-    return cycles, _interval(line)
+    low, high = line.low(ONE_SIDED_95), line.high(ONE_SIDED_95)
+    return cycles, Interval(value=line.value, low=low, high=high, confidence=0.9)
 
 
 def steps_of(config: ModelGateConfig) -> dict[str, float]:
@@ -255,8 +256,8 @@ def steps_of(config: ModelGateConfig) -> dict[str, float]:
     return {metric: STEP_OF_MARGIN * bound for metric, bound in bounds.items()}
 
 
-def since_accepted(cycles: Sequence[CycleChange], step: float) -> Interval | None:
-    """Return how far the newest recipe has moved from the accepted one; None without a step.
+def since_accepted(cycles: Sequence[CycleChange], step: float) -> Estimate:
+    """Return how far the newest recipe has moved from the accepted one.
 
     Users who return are not counted.
 
@@ -269,7 +270,7 @@ def since_accepted(cycles: Sequence[CycleChange], step: float) -> Interval | Non
     # Where nobody, or one user alone, moves a change, its cycle says nothing of it.
     variances = np.where(users > 0, users + days, np.inf)
     values, steps = np.array([(cycle.value, cycle.steps) for cycle in cycles]).T
-    return _interval(end_of_walk(values, variances, steps, step)) if step else None
+    return end_of_walk(values, variances, steps, step)
 
 
 def end_of_walk(
@@ -290,8 +291,3 @@ def end_of_walk(
     gains = np.linalg.solve(moved[np.ix_(says, says)] + np.diag(variances[says]), moved[0, says])
     variance = float(moved[0, 0] - gains @ moved[0, says])
     return Estimate(float(gains @ values[says]), math.sqrt(max(variance, 0.0)))
-
-
-def _interval(estimate: Estimate) -> Interval:
-    low, high = estimate.low(ONE_SIDED_95), estimate.high(ONE_SIDED_95)
-    return Interval(value=estimate.value, low=low, high=high, confidence=0.9)

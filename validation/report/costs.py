@@ -35,10 +35,15 @@ def cost_rows(
 
 def price_of(costs: Iterable[StageCost], prices: Prices) -> str:
     """Return what stages cost by the prices; '' without prices, or where nothing was measured."""
+    hours = hours_of(costs)
+    return f"{hours[0] * prices[0] + hours[1] * prices[1]:,.4g}" if hours and any(prices) else ""
+
+
+def hours_of(costs: Iterable[StageCost]) -> tuple[float, float] | None:
+    """Return the hours of cores and of GPUs that stages took; None: none was measured."""
     used = [cost.usage for cost in costs if cost.usage is not None]
-    hours = [sum(getattr(each, of) or 0 for each in used) / 3600 for of in ("cpu_s", "gpu_s")]
-    price = sum(hour * price for hour, price in zip(hours, prices, strict=True))
-    return f"{price:,.4g}" if used and any(prices) else ""
+    spent = sum(each.cpu_s for each in used), sum(each.gpu_s for each in used)
+    return (spent[0] / 3600, spent[1] / 3600) if used else None
 
 
 def duration(seconds: float) -> str:

@@ -21,7 +21,7 @@ from pipelines.contracts.cycle import CycleFacts, IndexFacts
 from pipelines.contracts.reasons import Interval
 from validation.decay.cadence import cheapest
 from validation.report.charts import Axis, axis_of, by_day, panel
-from validation.report.costs import NOT_KNOWN, cost_rows, price_of
+from validation.report.costs import NOT_KNOWN, cost_rows, hours_of, price_of
 from validation.report.decay_page import named
 from validation.report.pages import environment, within_limit
 from validation.report.verdict_page import draw_line
@@ -110,16 +110,16 @@ def answers(facts: IndexFacts) -> list[tuple[str, str]]:
     if changes:
         together = Interval(value=whole, low=whole - half, high=whole + half, confidence=0.95)
         came += f", by their verdicts {together.in_percent} together"
-    used = [stage.usage for line in told for stage in line.costs if stage.usage]
-    hours, gpu = (sum(getattr(each, of) for each in used) / 3600 for of in ("cpu_s", "gpu_s"))
-    cost = f"{hours:.2f} core-hours" + (f" and {gpu:.2f} GPU-hours" if gpu else "")
-    priced = price_of((stage for line in told for stage in line.costs), facts.prices)
-    cost += f", {priced} by your prices of an hour" if priced else ""
+    stages, cost = [stage for line in told for stage in line.costs], "Not measured."
+    if (hours := hours_of(stages)) is not None:
+        cost = f"{hours[0]:.2f} core-hours" + (f" and {hours[1]:.2f} GPU-hours" if hours[1] else "")
+        priced = price_of(stages, facts.prices)
+        cost += f", {priced} by your prices of an hour." if priced else "."
     return [
         ("Does retraining pay?", pays),
         ("Is the cadence right?", cadence),
         (f"What did the last {len(told)} cycles bring?", f"{came}."),
-        ("What did they cost?", f"{cost}." if used else "Not measured."),
+        ("What did they cost?", cost),
     ]
 
 
