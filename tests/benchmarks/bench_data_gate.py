@@ -202,7 +202,6 @@ def judging_20m() -> Row:
         "s",
         ratio=ran.seconds / 60,
         peer="the goal of 60 s",
-        spread="one run",
         rows=num_rows,
         seed="1",
         note=f"the event log's days; {ran.peak_mib:,.0f} MiB at most (goal 2,048)",

@@ -112,7 +112,6 @@ def measure_costs() -> list[Row]:
             "processor s of the whole lab on the sample (goal: <= 1.3 times)",
             ratio=1 + scored / sum(trained),
             peer=f"its {len(made)} trainings alone",
-            spread="one run",
             rows=len(made),
         ),
         row(
@@ -121,7 +120,6 @@ def measure_costs() -> list[Row]:
             "processor s of 10 cycles by 8 gates (goal: <= 1.2 times)",
             ratio=(cycles + eight) / (cycles + one),
             peer="the 10 cycles by one gate",
-            spread="one run",
             rows=NUM_CYCLES,
             note=f"trainings {cycles:.0f} s, one gate {one:.0f} s, eight {eight:.0f} s",
         ),

@@ -184,7 +184,6 @@ def _measure_100k() -> Row:
         "comparison_100k_cpu_s",
         time.process_time() - start,
         "CPU-seconds for comparison and self-test (goal: <= 60)",
-        spread="one run",
         rows=len(rows.request_index),
         seed="1, 2",
         note=f"100,000 requests of 20 candidates, 5 heads; the comparison alone {alone:.1f}",
@@ -528,7 +527,7 @@ def _measure_cost() -> list[Row]:
     # One resample costs as much as another, so a twentieth of them is measured.
     scipy_s = _cpu_s(lambda: _scipy(rows, metrics[0])) * NUM_RESAMPLES / SCIPY_RESAMPLES
     size = f"{NUM_REQUESTS:,} requests, {NUM_USERS:,} users, 14 days"
-    shared = {"rows": NUM_REQUESTS, "seed": str(SEED), "spread": "one run"}
+    shared = {"rows": NUM_REQUESTS, "seed": str(SEED)}
     times = scipy_s * 3 * NUM_METRICS / ours_s
     return [
         row(
@@ -576,7 +575,6 @@ def _measure_comparison() -> Row:
         whole_s / inference_s,
         "times the CPU time of both models' inference (goal: <= 1.15)",
         rows=num_rows,
-        spread="one run",
         seed="1, 2",
         note=f"inference {inference_s:.1f} CPU-seconds; the sample's holdout",
     )

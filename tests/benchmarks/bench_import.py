@@ -49,7 +49,6 @@ def measure() -> list[Row]:
             "s",
             ratio=ran.seconds / peer.seconds,
             peer=f"DuckDB's copy into Parquet by day, {peer.seconds:.0f} s",
-            spread="one run",
             rows=num_rows,
             seed=str(SEED),
             note=f"at most {ran.peak_mib:,.0f} MiB (the peer {peer.peak_mib:,.0f}), "

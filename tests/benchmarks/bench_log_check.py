@@ -41,7 +41,6 @@ def measure() -> list[Row]:
             "s",
             ratio=ran.seconds / BOUND_S,
             peer=f"the bound of {BOUND_S} s for 60 M rows",
-            spread="one run",
             rows=num_rows,
             seed=str(SEED),
             note=f"at most {ran.peak_mib:,.0f} MiB in all processes (bound {BOUND_MIB:,}), "

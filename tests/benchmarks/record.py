@@ -41,7 +41,7 @@ def machine() -> str:
 
 def row(name: str, figure: float, unit: str, **rest: object) -> Row:
     """Return a row of today on this machine; `rest` as the fields of `Row`."""
-    fields = {"ratio": None, "peer": None, "seed": "none"} | rest
+    fields = {"ratio": None, "peer": None, "spread": "one run", "seed": "none"} | rest
     today = f"{datetime.now(UTC):%Y-%m-%d}"
     return Row(name=name, figure=figure, unit=unit, machine=machine(), date=today, **fields)
 
