@@ -41,7 +41,8 @@ def decay(  # noqa: PLR0913, PLR0917 - Typer makes an option of each
     ] = None,
     registry: Registry = True,
     whole: Annotated[
-        bool, Option("--whole", help="Score every pair, not lags of 1, 2, 4, 8 ... alone.")
+        bool,
+        Option("--whole", help="Score all pairs and users, not lags of 1, 2, 4 ... and a share."),
     ] = False,
     warm: Annotated[
         bool, Option("--warm", help="Also train models that begin with the weights of the last.")

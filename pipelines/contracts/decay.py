@@ -5,6 +5,7 @@ and one that was trained for that very day. The *lag* is the number of days betw
 the age of the older one in service, where a model serves from its as_of on.
 """
 
+from datetime import date
 from typing import Literal
 
 from pydantic import AwareDatetime, Field
@@ -56,6 +57,16 @@ class DecayCurve(Frozen):
         half = self.critical * (sure + share * (unsure - sure))
         low, high = value - half, value + half
         return Interval(value=value, low=low, high=high, confidence=self.confidence)
+
+
+class DayChange(Frozen):
+    """What one older model loses on one day against the models of that day's windows."""
+
+    model: AwareDatetime  # Its as_of.
+    day: date
+    age_days: int  # Since the first day of the model's own window.
+    change: float | None  # None: the fresh model got nothing, or a score is not finite.
+    error: float | None  # Standard error of the change, from users alone.
 
 
 class DecayShape(Frozen):
@@ -166,9 +177,11 @@ class Decay(Artifact):
     target_metric: str
     measured_at: AwareDatetime
     as_of: tuple[AwareDatetime, ...]  # Of the models, one for each window.
+    user_share: float = Field(default=1.0, gt=0, le=1)  # Of the windows' users; they were scored.
     curves: tuple[DecayCurve, ...]  # That of the target metric over everybody first.
     # Change of each model (row) on each window (column), None where it was not yet made.
     matrix: tuple[tuple[float | None, ...], ...] = ()
+    days: tuple[DayChange, ...] = ()  # Of the target metric over everybody.
     shapes: tuple[DecayShape, ...] = ()  # Of the first curve, the best first.
     # Processor time of one snapshot and training, median; None: none was trained here.
     core_hours: float | None = Field(default=None, ge=0)

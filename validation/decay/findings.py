@@ -1,5 +1,7 @@
 """All that scored windows tell of decay, as one value for people and for the monitor."""
 
+import csv
+import io
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from pipelines.contracts.config import RunConfig
-from pipelines.contracts.decay import Decay, DecayCurve, ScheduleArm, WarmStart
+from pipelines.contracts.decay import DayChange, Decay, DecayCurve, ScheduleArm, WarmStart
 from pipelines.contracts.reasons import Interval
 from validation.decay.cadence import cost_of_cadences, every, replay, trust_in, when_due
 from validation.decay.curve import Pair, estimate
 from validation.decay.shapes import compare_shapes
-from validation.decay.windows import Kind, ScoredWindow, pairs_of
+from validation.decay.windows import Kind, ScoredWindow, day_changes, pairs_of
 from validation.model_gate.intervals import FloatArray
 from validation.model_gate.target_metric import hits_name
 
@@ -66,8 +68,10 @@ def findings(
         recipe_digest=recipe.recipe_digest,
         target_metric=name,
         as_of=as_of,
+        user_share=_user_share(windows),
         curves=tuple(curve for curve in curves if curve.points),
         matrix=tuple(tuple(v if math.isfinite(v) else None for v in row) for row in rounded),
+        days=day_changes(windows, target),
         shapes=compare_shapes(pairs),
         core_hours=core_hours,
         value=value,
@@ -78,6 +82,28 @@ def findings(
         schedules=_schedules(windows, curves[0], changes, core_hours, value),
         **about,
     )
+
+
+def day_table(windows: Sequence[ScoredWindow], recipe: RunConfig) -> str:
+    """Return what each model loses on each day, by head and segment, as CSV; unknown is empty."""
+    text, columns = io.StringIO(), ("metric", "segment", *DayChange.model_fields)
+    table = csv.DictWriter(text, columns, lineterminator="\n")
+    table.writeheader()
+    for head in recipe.features.head_names:
+        kinds: dict[Kind, str] = {"hits": hits_name(head), "log_loss": f"log_loss.{head}"}
+        for kind, metric in kinds.items():
+            for segment in ("all", "core", "non_core"):
+                for each in day_changes(windows, head, kind, segment):
+                    named = {"metric": metric, "segment": segment}
+                    table.writerow(named | each.model_dump(mode="json"))
+    return text.getvalue()
+
+
+def _user_share(windows: Sequence[ScoredWindow]) -> float:
+    """Return which part of the windows' users was scored."""
+    users = [len(np.unique(window.holdout.rows.user_id)) for window in windows]
+    in_all = [window.holdout.rows.num_users_in_all for window in windows]
+    return sum(users) / sum(num or own for num, own in zip(in_all, users, strict=True))
 
 
 def _changes(pairs: Sequence[Pair], num: int) -> FloatArray:

@@ -9,12 +9,13 @@ Letters: G groups of users of a window, M requests.
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date, datetime, timedelta
 from functools import cache
 from typing import Literal
 
 import numpy as np
 
+from pipelines.contracts.decay import DayChange
 from pipelines.contracts.reasons import POPULARITY
 from training.bundle.score_split import SplitScores
 from validation.decay.curve import Pair
@@ -32,6 +33,7 @@ class ScoredWindow:
     """One window's requests, scored by its own model and older ones."""
 
     as_of: datetime
+    begins: datetime  # Its first day.
     holdout: Holdout
     live: Mapping[datetime, SplitScores]  # By the models' days; its own is there.
     frozen: Mapping[datetime, SplitScores]  # Of its own model, by the day up to which users acted.
@@ -87,3 +89,36 @@ def _pairs(
             # Of a warm pair both models are of that day, and neither is the window's by its place.
             old = place[day] + (len(place) if kind == "warm" else 0)
             yield Pair(old, place[own], lag_days, by_group(day, kind) - fresh, fresh, groups)
+
+
+def day_changes(
+    windows: Sequence[ScoredWindow], head: str, kind: Kind = "hits", segment: str = "all"
+) -> list[DayChange]:
+    """Return what each older model loses on each day that has requests, by model and day.
+
+    A day of two windows is held against the own models of both. The error is that of users alone.
+    """
+    begins = {window.as_of: window.begins for window in windows}
+    found: dict[tuple[datetime, date], list[FloatArray]] = {}  # (3, M) group, lost and fresh
+    for window in windows:
+        holdout, fresh = window.holdout, window.sums(window.as_of, head, kind)
+        groups, of_user = holdout.user_groups
+        group_M = groups[of_user[holdout.request_user]]
+        for day in np.unique(holdout.rows.day[holdout.masks[segment]]):
+            is_of = holdout.masks[segment] & (holdout.rows.day == day)
+            on = (window.begins + timedelta(days=int(day))).date()
+            for old in sorted(begins.keys() & window.live.keys() - {window.as_of}):
+                of_day = np.stack([group_M, window.sums(old, head, kind) - fresh, fresh])[:, is_of]
+                found.setdefault((old, on), []).append(of_day)
+    changes = []
+    for (old, on), parts in sorted(found.items(), key=lambda item: item[0]):
+        group, *values = np.concatenate(parts, axis=1)
+        place = np.unique(group, return_inverse=True)[1]
+        lost, got = (np.bincount(place, each) for each in values)
+        whole, age_days = float(got.sum()), (on - begins[old].date()).days
+        change = error = None
+        if whole and np.isfinite(lost).all():
+            change = float(lost.sum()) / whole
+            error = float(np.linalg.norm(lost - change * got)) / whole
+        changes.append(DayChange(model=old, day=on, age_days=age_days, change=change, error=error))
+    return changes

@@ -1,5 +1,6 @@
 """`homefeed decay`: models of the registry or trained apart, scored once, what is left out."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -23,7 +24,9 @@ from support.desk import Desk
 from support.runs import make_run
 from support.worlds import write_planted_world
 from training.bundle.score_split import score_split
-from validation.decay.windows import ScoredWindow
+from validation.decay.findings import findings
+from validation.decay.windows import ScoredWindow, day_changes
+from validation.report.decay_page import draw_days
 
 LAST = datetime(2017, 3, 2, tzinfo=UTC)
 DAYS = tuple(LAST - timedelta(days=2 * back) for back in reversed(range(7)))
@@ -98,6 +101,9 @@ def test_what_was_measured_is_told_and_not_measured_again(
     assert [(p.lag_days, p.num_pairs) for p in main.points] == [(2, 6), (4, 5)]  # Of 8 days: three.
     assert found.matrix[0][:3] == (0.0, main_change(windows, 1), main_change(windows, 2))
     assert [arm.name for arm in found.schedules][-1] == "when due"
+    table = storage.read_bytes(f"{place}/days.csv").decode().splitlines()
+    assert table[0] == "metric,segment,model,day,age_days,change,error"
+    assert {row.split(",")[1] for row in table[1:]} == {"all", "core", "non_core"}
     page = storage.read_bytes(f"{place}/decay.html").decode()
     for said in ("after 2 days", "Each model on each window", "costs least", "2017-02-18"):
         assert said in page
@@ -106,7 +112,7 @@ def test_what_was_measured_is_told_and_not_measured_again(
     run_id = address.rsplit("/", 1)[1]
     assert log_to_mlflow(found, lab.settings) == address  # Once more is the same run.
     logged = [each.path for each in desk.client.list_artifacts(run_id, "decay")]
-    assert logged == ["decay/decay.html", "decay/decay.json"]
+    assert logged == ["decay/days.csv", "decay/decay.html", "decay/decay.json"]
     monkeypatch.setattr(room, "build_of", None)
     monkeypatch.setattr("training.bundle.score_split.score_split", None)
     again = lab_of(desk).measure()
@@ -119,6 +125,55 @@ def main_change(windows: list[ScoredWindow], num: int) -> float:
     window = windows[num]
     old, own = (window.sums(day, "repin", "hits").sum() for day in (DAYS[0], window.as_of))
     return round((old - own) / own, 6)
+
+
+def test_a_share_of_the_users_is_scored_unless_the_whole_is_asked_for(
+    desk: Desk, measured, monkeypatch
+) -> None:
+    """The same users by every model, live and frozen, with the scores that they have among all."""
+    monkeypatch.setattr(room, "_FEWEST_USERS", 10)
+    found, whole = lab_of(desk).measure(), measured[1][-1]
+    last = found[-1]
+    all_users = np.unique(whole.holdout.rows.user_id)
+    users = np.unique(last.holdout.rows.user_id)
+    assert len(users) == np.ceil(0.4 * len(all_users)) < len(all_users)
+    is_drawn = np.isin(whole.holdout.rows.user_id, users)[whole.holdout.rows.request_index]
+    for few, many in ((last.live, whole.live), (last.frozen, whole.frozen)):
+        assert [*few] == [*many]
+        for day, scores in few.items():
+            assert np.allclose(scores.ranking_score, many[day].ranking_score[is_drawn])
+    told = findings(found, smoke(), None, code_digest="", measured_at=LAST)
+    assert 0.4 <= told.user_share < 0.44
+    again = lab_of(desk, is_whole=True).measure()[-1]
+    assert len(np.unique(again.holdout.rows.user_id)) == len(all_users)
+    assert [*again.live] == list(DAYS)
+
+
+def test_a_model_is_held_against_fresh_ones_day_by_day(measured) -> None:
+    """A day of two windows is held against both; a day on which nothing could be lost is blank."""
+    _, windows = measured
+    found = {(each.model, each.day): each for each in day_changes(windows, "repin")}
+    old, lost, fresh = DAYS[0], 0.0, 0.0
+    day = (windows[1].begins + timedelta(days=2)).date()  # The first day of the next window, too.
+    for window in windows[1:3]:
+        of_day = window.holdout.rows.day == (day - window.begins.date()).days
+        ours, theirs = (window.sums(d, "repin", "hits")[of_day] for d in (old, window.as_of))
+        lost, fresh = lost + (ours - theirs).sum(), fresh + theirs.sum()
+    cell = found[old, day]
+    assert cell.change == pytest.approx(lost / fresh) and cell.error > 0
+    assert cell.age_days == 4  # Two days to the window's first day, and two in it.
+    assert all(each.model < windows[-1].as_of for each in found.values())
+    nothing = [replace(window) for window in windows[:2]]
+    for window in nothing:
+        labels = {name: 0 * of for name, of in window.holdout.rows.labels.items()}
+        rows = replace(window.holdout.rows, labels=labels)
+        object.__setattr__(window, "holdout", replace(window.holdout, rows=rows))
+    blank = day_changes(nothing, "repin")
+    assert blank and {each.change for each in blank} == {None} and draw_days(blank) is None
+    known = [each for each in found.values() if each.change is not None]
+    drawn, legend = draw_days([*known, *blank])
+    assert drawn == draw_days(known)[0] and legend[4][1] == "0 %"
+    assert drawn.count("M") == len(known) and len({colour for colour, _ in legend}) == 9
 
 
 def test_what_cannot_be_used_is_left_out_by_name(desk: Desk, measured, monkeypatch) -> None:
