@@ -115,8 +115,9 @@ class WarmStart(Frozen):
 class ScheduleArm(Frozen):
     """A schedule as it would have gone on the windows that were measured."""
 
-    name: str  # 'every 28 days', 'when due'.
+    name: str  # 'every 28 days', 'warm every 14 days', 'when due'.
     num_trainings: int = Field(ge=0)
+    cycle_share: float = Field(default=1.0, gt=0)  # Of the cost of a cycle from scratch, for each.
     lost: Interval  # Share of the metric a day, mean over the windows.
 
 

@@ -1,8 +1,9 @@
 """Decay, cadence and schedules on series whose decay is known, and what lab and backtest cost.
 
 The series vary by luck, window and user as `support.decay_series` says, so their rows are about the
-statistics, and not about what any model loses: docs/decay.md has that of the retail sample. The
-costs are processor time on the sample, whose models are kept below .homefeed/bench.
+statistics, and not about what any model loses: docs/decay.md has that of the retail sample. How
+much trained models of three worlds vary by is a row of its own, beside the series. The costs are
+processor time on the sample. Models are kept below .homefeed/bench.
 """
 
 from collections.abc import Callable
@@ -11,14 +12,17 @@ import numpy as np
 from record import Row, row
 from sample import HOME, event_log_uri
 
-from pipelines import deletion
+from pipelines import deletion, storage
 from pipelines.decay.backtest import backtest
 from pipelines.decay.lab import Lab, days_to_measure
 from pipelines.event_log.log_files import open_event_log
 from pipelines.metrics.usage import processor_s
-from pipelines.recipes import completejourney
+from pipelines.recipes import completejourney, world
 from pipelines.settings import Settings
-from support.decay_series import Fall, linear, saturating, series, year
+from pipelines.sources.publish import ingest
+from pipelines.sources.world.parameters import WorldParameters
+from support.decay_series import Fall, Spread, linear, saturating, series, spread_of, year
+from support.world_adapter import WorldAdapter
 from validation.decay.cadence import (
     CADENCES,
     NEVER_DAYS,
@@ -31,12 +35,14 @@ from validation.decay.cadence import (
     when_due,
 )
 from validation.decay.curve import estimate
+from validation.decay.windows import pairs_of
 
 WORLDS, YEARS = range(20), range(100)
 HOURS, VALUE, PRICE = 0.05, 0.02, 0.04
 """Core-hours of a cycle, of 1 % of volume a day, and of a training as a share times windows."""
 DAYS = np.arange(1, int(NEVER_DAYS) + 1)
 NUM_CYCLES = 10
+WORLD_SEEDS, WORLD_USERS, WORLD_DAYS, NUM_MODELS, STEP_DAYS = (201, 202, 203), 1000, 120, 12, 7
 CHANGES = [{"margin": m} for m in (0.005, 0.02, 0.05, 0.1)] + [{"recipe_margin": 0.0}]
 CHANGES += [{"seed_noise": 0.0}, {"confidence": 0.9}]
 """What seven gates have other than the recipe's own; the last one alone measures otherwise."""
@@ -76,8 +82,42 @@ def measure() -> list[Row]:
             note="simulated; earnings against never",
         ),
         *(_watching(is_sudden) for is_sudden in (False, True)),
+        measure_spread(),
         *measure_costs(),
     ]
+
+
+def measure_spread() -> Row:
+    """Return what trained models of three worlds vary by, beside the series of as many windows."""
+    found, target = [], world().features.heads[0].name
+    for seed in WORLD_SEEDS:
+        place = HOME / "bench" / f"decay_world_{seed}"
+        log = storage.to_uri(place / "event_log")
+        ingest(
+            WorldAdapter(WorldParameters(num_users=WORLD_USERS, num_days=WORLD_DAYS, seed=seed)),
+            log,
+        )
+        settings = Settings(home=str(place), event_log=log)
+        days = days_to_measure(open_event_log(log), world(), None, None, every=STEP_DAYS)
+        lab = Lab(world(), settings, days[-NUM_MODELS:], uses_registry=False, is_whole=True)
+        found.append(spread_of(pairs_of(lab.measure(), target)))
+    drawn = [spread_of(series(seed, NUM_MODELS, step=STEP_DAYS)) for seed in WORLDS]
+    worlds, simulated = np.array(found), np.array(drawn).mean(axis=0)
+    told = "; ".join(
+        f"{name} {', '.join(f'{each:.4f}' for each in of)} (series {mean:.4f})"
+        for name, of, mean in zip(Spread._fields, worlds.T, simulated, strict=True)
+    )
+    return row(
+        "decay_spread",
+        100 * float(worlds[:, 0].mean()),
+        "% by which a model differs by its luck",
+        ratio=float(worlds[:, 0].mean() / simulated[0]),
+        peer="the simulated series, by the same estimate",
+        spread=f"{100 * worlds[:, 0].min():.2f} to {100 * worlds[:, 0].max():.2f} %",
+        rows=len(WORLD_SEEDS) * NUM_MODELS,
+        seed=f"worlds {', '.join(map(str, WORLD_SEEDS))}",
+        note=f"trained: {told}",
+    )
 
 
 def measure_costs() -> list[Row]:

@@ -1,7 +1,9 @@
 """Series of models that age as it is known: what trained ones vary by, and how they lose."""
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -55,3 +57,45 @@ def year(rng: np.random.Generator, is_sudden: bool) -> tuple[np.ndarray, np.ndar
     for at in rng.integers(2, num, 3) if is_sudden else ():
         true[:at, at:] -= 0.05
     return true, true + rng.normal(0, 0.015, true.shape) * (ages > 0)
+
+
+class Spread(NamedTuple):
+    """Standard deviations by which pairs vary about their curve, as `series` draws them."""
+
+    luck: float  # Of a model by its seed.
+    odd: float  # Of a window for all models.
+    tastes: float  # Of users' own change.
+    user: float  # Of a user's sums on a window, per root of the hits.
+
+
+def spread_of(pairs: Sequence[Pair]) -> Spread:
+    """Return what pairs vary by, from the products of residuals that share one thing alone.
+
+    A model's luck is what two windows of the same older model share; an odd window, with the luck
+    of its own model, is what two older models on the same window share; users' own change is what
+    two pairs without a common model or window share on the same users.
+    """
+    lag = np.array([pair.lag_days for pair in pairs], dtype=np.float64)
+    basis = np.stack([lag, 1 - np.exp(-lag / TRUE_DAYS)], axis=1)
+    change = np.array([pair.change for pair in pairs])
+    residual = change - basis @ np.linalg.lstsq(basis, change, rcond=None)[0]
+    both = list(itertools.combinations(range(len(pairs)), 2))
+
+    def shared(is_meant: Callable[[Pair, Pair], bool]) -> float:
+        found = [residual[a] * residual[b] for a, b in both if is_meant(pairs[a], pairs[b])]
+        return float(np.mean(found))
+
+    luck = shared(lambda a, b: a.old == b.old)
+    window = shared(lambda a, b: a.window == b.window)
+    own, whole, square = 0.0, 0.0, 0.0
+    for a, b in both:
+        if not {pairs[a].old, pairs[a].window} & {pairs[b].old, pairs[b].window}:
+            _, one, two = np.intersect1d(pairs[a].group, pairs[b].group, return_indices=True)
+            lost, other = (p.lost - p.change * p.fresh for p in (pairs[a], pairs[b]))
+            own += float(lost[one] @ other[two])
+            whole += float(pairs[a].fresh[one] @ pairs[b].fresh[two])
+    for pair in pairs:
+        square += float(((pair.lost - pair.change * pair.fresh) ** 2).sum())
+    hits = sum(float(pair.fresh.sum()) for pair in pairs)
+    parts = luck, window - luck, own / whole, square / hits
+    return Spread(*(math.sqrt(max(part, 0.0)) for part in parts))

@@ -79,7 +79,7 @@ def findings(
             found, core_hours or 0.0, value if is_priced else None, confidence, at_cost
         ),
         warm=warm,
-        schedules=_schedules(windows, curves[0], changes, core_hours, value),
+        schedules=_schedules(windows, curves[0], changes, core_hours, value, warm),
         **about,
     )
 
@@ -121,8 +121,12 @@ def _schedules(
     changes: FloatArray,
     core_hours: float | None,
     value: float | None,
+    warm: WarmStart | None,
 ) -> tuple[ScheduleArm, ...]:
-    """Return how fixed schedules and one that watches would have gone; () where nobody can say."""
+    """Return how fixed schedules, one that starts warm and one that watches would have gone.
+
+    They are () where nobody can say. A chain of warm starts was only made for every window.
+    """
     days = [window.as_of.timestamp() / 86400 for window in windows]
     step = days[1] - days[0]
     is_even = np.allclose(np.diff(days), step)
@@ -136,14 +140,27 @@ def _schedules(
         seen = _seen(windows)
         trust = trust_in(expected, seen, changes)
         arms["when due"] = when_due(expected, seen, core_hours / value / 100 / step, trust)
-    found_arms = []
-    for name, schedule in arms.items():
-        trained, lost = replay(changes, schedule)
-        half = 2 * float(lost.std(ddof=1)) / len(lost) ** 0.5
-        at = float(lost.mean())
-        interval = Interval(value=at, low=at - half, high=at + half, confidence=curve.confidence)
-        found_arms.append(ScheduleArm(name=name, num_trainings=len(trained), lost=interval))
-    return tuple(found_arms)
+    replayed = {name: (*replay(changes, schedule), 1.0) for name, schedule in arms.items()}
+    target, share = windows[0].holdout.target_head.name, warm and warm.cost_share
+    beside = {p.window: -p.change for p in pairs_of(windows, target, "warm") if not p.lag_days}
+    if share and len(beside) == len(windows) - 1:
+        lost = np.array([beside.get(at, 0.0) for at in range(len(windows))])
+        replayed[f"warm every {step:g} days"] = ([*range(len(windows))], lost, share)
+    return tuple(
+        ScheduleArm(
+            name=name,
+            num_trainings=len(trained),
+            cycle_share=share,
+            lost=_mean_of(lost, curve.confidence),
+        )
+        for name, (trained, lost, share) in replayed.items()
+    )
+
+
+def _mean_of(lost: FloatArray, confidence: float) -> Interval:
+    """Return the mean of what windows lost, two standard errors either side."""
+    at, half = float(lost.mean()), 2 * float(lost.std(ddof=1)) / len(lost) ** 0.5
+    return Interval(value=at, low=at - half, high=at + half, confidence=confidence)
 
 
 def _filled(changes: FloatArray) -> FloatArray:

@@ -92,6 +92,7 @@ def test_a_killed_lab_goes_on_and_its_models_are_replayed(tmp_path: Path) -> Non
     assert found.warm is not None and found.warm.own and found.warm.later is None
     assert found.warm.training_s > 0 and 0 < (found.warm.cost_share or 0) < 2
     assert len([*tmp_path.rglob("warm-*/made.json")]) == 4 and found.cadences[0].warm
+    assert found.schedules[-1].cycle_share == found.warm.cost_share
     [page] = tmp_path.rglob("decay.html")
     assert "a warm start against one from scratch" in page.read_text()
     strict = tmp_path / "strict.yaml"

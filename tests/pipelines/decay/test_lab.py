@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from pipelines import storage
 from pipelines.contracts.artifacts import Snapshot
-from pipelines.contracts.decay import Decay, decay_folder
+from pipelines.contracts.decay import Decay, WarmStart, decay_folder
 from pipelines.contracts.errors import ConfigurationError, DataContractError
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.decay import lab as room
@@ -26,7 +27,7 @@ from support.worlds import write_planted_world
 from training.bundle.score_split import score_split
 from validation.decay.findings import findings
 from validation.decay.windows import ScoredWindow, day_changes
-from validation.report.decay_page import draw_days
+from validation.report.decay_page import draw_days, render_decay
 
 LAST = datetime(2017, 3, 2, tzinfo=UTC)
 DAYS = tuple(LAST - timedelta(days=2 * back) for back in reversed(range(7)))
@@ -118,6 +119,30 @@ def test_what_was_measured_is_told_and_not_measured_again(
     again = lab_of(desk).measure()
     scores = [[s.ranking_score.sum() for s in w.live.values()] for w in (*windows, *again)]
     assert scores[: len(DAYS)] == scores[len(DAYS) :]
+
+
+def test_a_chain_of_warm_starts_is_a_schedule_of_its_own(measured) -> None:
+    """Models that stand for warm ones: of each window the model of the window before."""
+    _, windows = measured
+    older = {later.as_of: earlier.as_of for earlier, later in pairwise(windows)}
+    chain = [
+        replace(each, warm={each.as_of: each.live[older[each.as_of]]} if num else {})
+        for num, each in enumerate(windows)
+    ]
+    warm = WarmStart(training_s=10, scratch_s=30, cycle_s=40)
+    about = {"code_digest": "0", "measured_at": DAYS[0]}
+    found = findings(chain, smoke(), 0.1, 0.5, warm, **about)
+    *_, arm = found.schedules
+    assert (arm.name, arm.num_trainings, arm.cycle_share) == ("warm every 2 days", len(DAYS), 0.5)
+    target = windows[0].holdout.target_head.name
+    sums = [(w.sums(w.as_of, target, "hits").sum(),
+             w.sums(older[w.as_of], target, "hits").sum()) for w in windows[1:]]  # fmt: skip
+    lost = [0.0, *(1 - old / own for own, old in sums)]
+    assert arm.lost.value == pytest.approx(np.mean(lost))
+    assert "trainings at 0.50 of a cycle, lost" in render_decay(found)
+    broken = [*chain[:-1], replace(chain[-1], warm={})]
+    *_, last = findings(broken, smoke(), 0.1, 0.5, warm, **about).schedules
+    assert last.name == "when due"
 
 
 def main_change(windows: list[ScoredWindow], num: int) -> float:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from support.decay_series import saturating, series
+from support.decay_series import LUCK, TASTES, saturating, series, spread_of
 from validation.decay.curve import FEWEST_PAIRS, Pair, estimate
 from validation.decay.shapes import compare_shapes
 
@@ -66,3 +66,15 @@ def test_the_right_shape_foretells_best(fall, shape: str) -> None:
         assert not by_name["linear"].is_as_good
         assert by_name[shape].parameters["lost_percent"] == pytest.approx(4, abs=1)
     assert compare_shapes(series(1, num_windows=3)) == ()
+
+
+def test_what_series_were_drawn_with_is_estimated_from_them() -> None:
+    """With luck twice as large that much more is found, and not of what is no luck."""
+    few, many = (
+        np.mean([spread_of(series(seed, 26, luck=luck, step=7)) for seed in range(8)], axis=0)
+        for luck in (LUCK, 2 * LUCK)
+    )
+    assert few[0] == pytest.approx(LUCK, rel=0.2) and many[0] == pytest.approx(2 * LUCK, rel=0.2)
+    assert 0.3 * TASTES < few[2] < TASTES  # Users' own change grows with the lag, up to TASTES.
+    assert few[2:] == pytest.approx(many[2:], rel=0.2)
+    assert few[3] == pytest.approx(0.2, rel=0.05)
