@@ -103,10 +103,10 @@ class Champion:
         if self.current is None or self.current.model.bundle_digest != wanted.bundle_digest:
             if refused := self.refused.get(wanted.bundle_digest):
                 return refused
-            self._let_answer(client, wanted)
+            self._let_answer(client, wanted, away)
         return away
 
-    def _let_answer(self, client: "MlflowClient | None", wanted: ModelRef) -> None:
+    def _let_answer(self, client: "MlflowClient | None", wanted: ModelRef, away: str) -> None:
         """Load a model unless it is loaded still, and let it answer from the next batch on."""
         before = self._before
         if before is None or before.model.bundle_digest != wanted.bundle_digest:
@@ -117,6 +117,7 @@ class Champion:
                 if not error.is_retryable:
                     self.refused[wanted.bundle_digest] = f"{wanted.label} is refused: {error}"
                 raise
+        self.trouble = away  # Before the model: whoever sees that one answers reads of this look.
         self.current, self._before = before, self.current
         log.info("%s answers", wanted.label)
 
