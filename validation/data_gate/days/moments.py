@@ -2,8 +2,8 @@
 
 A rule knows the defect that it was written for. Defects that nobody thought of have in common that
 rows no longer look like the rows before: a column has other values, or has the same values but no
-longer belongs to the other columns. So a few quantities are taken of each impression, each action
-and each user of a day, joined with the user's row and the pin's embedding, and every quantity's
+longer belongs to the other columns. So a few quantities are taken of each impression, request,
+action and user of a day, joined with the user's row and the pin's embedding, and every quantity's
 mean, its deviation, and its correlation with every other quantity are numbers of the day. Each
 is judged by the days before like any other (`limits`), and the furthest is named.
 
@@ -20,6 +20,7 @@ tests/validation/data_gate/days/test_moments.py.
 """
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 
 import duckdb
@@ -39,7 +40,7 @@ _SHARES = (
     *("acted ", "is ", "exploration", "propensity", "named", "shown", "same_", "has_row"),
     "whole_hour",
 )
-_COSINES, _SIGNED = ("cosine", "likeness", "hour_"), ("_length", "delay")
+_COSINES, _SIGNED = ("cosine", "likeness", "hour_"), ("_length", "delay", "_gain")
 
 Floats = npt.NDArray[np.float64]
 
@@ -64,8 +65,12 @@ ln(1 + greatest(0, day - as_of / 86400000.0)) as row_age
 _OF_PIN = f"ln(1e-6 + pin_size) as pin_length, {_COSINE} as cosine"
 
 _IMPRESSIONS = f"""
-with h as (select i.* from i join chosen using (day, u)),
-acted as (select day, u, p, [each: bool_or(kind = {{text}}) as "n {{name}}", ]
+with h as (
+  select i.*, [column: case when lag(true) over w then
+    ({{column}} is not distinct from lag({{column}}) over w)::double end
+    as "same_of_pin {{name}}", ]
+  from i join chosen using (day, u) window w as (partition by day, p order by t, u, req, pos)
+), acted as (select day, u, p, [each: bool_or(kind = {{text}}) as "n {{name}}", ]
           from a join chosen using (day, u) group by day, u, p),
 often as (select day, p, count(*) as times from h group by day, p),
 active as (select day, u, count(distinct req) as requests from h group by day, u),
@@ -82,7 +87,8 @@ twice as (
 select day, [each: coalesce("n {{name}}", false)::double as "acted {{name}}", ]
   ln(1.0 + pos) as position, ln(1.0 + abs(p)) as pin_id, ln(1.0 + abs(h.u)) as user_id,
   ln(size) as size, {_HOURS.format("h.t")}, expl::double as exploration,
-  propensity, ln(1 + greatest(0, known - h.t) / 1000.0) as lag, {{codes}}
+  propensity, ln(1 + greatest(0, known - h.t) / 1000.0) as lag,
+  [column: {_CODE.format("{column}")} as "code {{name}}", "same_of_pin {{name}}", ]
   ln(times) as popularity, ln(requests) as activity, ln(1 + coalesce(shown, 0)) as seen_before,
   ln(1 + least(coalesce(h.t - last.acted, 86400000), 86400000) / 1000.0) as since_action,
   {_OF_USER}, {_OF_PIN}
@@ -91,10 +97,27 @@ join active using (day, u) left join s using (day, u) left join pin_rows using (
 left join twice using (day, req, p) left join last on last.u = h.u and last.t = h.t
 order by all
 """
+_REQUESTS = f"""
+with acted as (select distinct day, u, p, 1 as has_acted from a join chosen using (day, u)),
+h as (
+  select i.*, coalesce(has_acted, 0) as acted, {_COSINE} as cosine,
+  [axis: p{{n}} / nullif(pin_size, 0) as e{{n}}, ]
+  from i join chosen using (day, u) left join acted using (day, u, p)
+  left join s using (day, u) left join pin_rows using (p)
+)
+select day, ln(count(*)) as size, ln(1.0 + sum(acted)) as acted_pins,
+  ln(1.0 + max(pos) - min(pos)) as span, stddev_pop(cosine) as cosine_spread,
+  avg(ln(1.0 + pos)) filter (acted = 1) - avg(ln(1.0 + pos)) as position_gain,
+  avg(cosine) filter (acted = 1) - avg(cosine) as cosine_gain,
+  [column: ln(greatest(1, count(distinct {{column}}))) as "values {{name}}", ]
+  sqrt([axis: avg(e{{n}}) ** 2 + ] 0) as alike
+from h group by day, req order by all
+"""
 _ACTIONS = f"""
 with g as (
   select *, lag(day) over w >= day - 1 as is_near,
-  if(is_near, lag(t) over w, null) as before, if(is_near, lag(p) over w, null) as pin_before
+  if(is_near, lag(t) over w, null) as before, if(is_near, lag(p) over w, null) as pin_before,
+  if(is_near, lag(kind) over w, null) as kind_before
   from a where day between {{first}} - 1 and {{last}}
   window w as (partition by u order by t, kind, p)
 ), h as (select g.* from g join chosen using (day, u)),
@@ -110,7 +133,8 @@ select day, [each: (kind = {{text}})::double as "is {{name}}", ]
   sign(t - seen) * ln(1 + abs(t - seen) / 1000.0) as delay, (seen is not null)::double as shown,
   ln(1.0 + pos) as position, ln(times) as popularity, ln(acts) as activity,
   ln(1 + least(coalesce(t - before, 86400000), 86400000) / 1000.0) as since_action,
-  coalesce((pin_before = p)::double, 0) as same_pin, {_OF_USER}, {_OF_PIN}
+  coalesce((pin_before = p)::double, 0) as same_pin,
+  coalesce((kind_before = kind)::double, 0) as same_kind, {_OF_USER}, {_OF_PIN}
 from h join often using (day, p) join active using (day, u) left join seen using (day, u, p)
 left join s using (day, u) left join pin_rows using (p)
 order by all
@@ -156,16 +180,9 @@ def joint_numbers(
     kinds = [
         kind for (kind,) in engine.execute("select distinct kind from a order by 1").fetchall()
     ]
-    codes = "".join(
-        f"{_CODE.format(quoted(name))} as {quoted(f'code {name}')}, "
-        for name in ("surface", *categories)
-    )
-    queries = {
-        table: _filled(query, kinds).replace("{codes}", codes)
-        for table, query in (
-            ("impressions", _IMPRESSIONS), ("actions", _ACTIONS), ("users", _USERS)
-        )
-    }  # fmt: skip
+    of_tables = (("impressions", _IMPRESSIONS), ("requests", _REQUESTS), ("actions", _ACTIONS),
+                 ("users", _USERS))  # fmt: skip
+    queries = {table: _filled(q, kinds, ("surface", *categories)) for table, q in of_tables}
     for first, last in _blocks(engine, days):
         engine.execute(_SAMPLE.replace("{first}", str(first)).replace("{last}", str(last)))
         for table, query in queries.items():
@@ -193,19 +210,26 @@ def _blocks(engine: duckdb.DuckDBPyConnection, days: range) -> Iterator[tuple[in
         yield first, days.stop - 1
 
 
-def _filled(query: str, kinds: Sequence[str]) -> str:
-    """Return the query with each part in brackets, `each: ...`, once for each action type."""
-    head, *parts = query.split("[each: ")
-    for part in parts:
-        body, rest = part.split("]", 1)
-        head += (
-            "".join(
-                body.replace("{name}", kind.replace('"', '""')).replace("{text}", quoted(kind, "'"))
-                for kind in kinds
-            )
-            + rest
+def _filled(query: str, kinds: Sequence[str], columns: Sequence[str]) -> str:
+    """Return the query with the parts in brackets repeated.
+
+    `[each: ...]` stands once for each action type, `[column: ...]` for each category's column,
+    `[axis: ...]` for each direction that embeddings are projected onto.
+    """
+    values: dict[str, Sequence[str]] = {
+        "each": kinds, "column": columns, "axis": [str(n) for n in range(NUM_PROJECTIONS)]
+    }  # fmt: skip
+
+    def repeated(part: re.Match[str]) -> str:
+        forms = [
+            {"n": v, "text": quoted(v, "'"), "column": quoted(v), "name": v.replace('"', '""')}
+            for v in values[part[1]]
+        ]
+        return "".join(
+            re.sub(r"\{(\w+)\}", lambda m, f=f: f.get(m[1], m[0]), part[2]) for f in forms
         )
-    return head
+
+    return re.sub(r"\[(each|column|axis): (.*?)\]", repeated, query, flags=re.DOTALL)
 
 
 def _moments(names: Sequence[str], rows: Floats) -> Iterator[tuple[str, Number]]:

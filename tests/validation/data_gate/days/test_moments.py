@@ -1,5 +1,7 @@
 """What rows give together: quantities counted by plain loops, and defects that no rule is for."""
 
+import itertools
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +44,34 @@ def test_quantities_of_a_day_are_those_of_plain_loops(tmp_path: Path) -> None:
     assert found == pytest.approx(expected)
     for name in ("acted click.mean", "position~size"):  # Too few of them say anything.
         assert f"joint.impressions.{name}" not in numbers
+
+
+def test_what_the_rows_of_a_request_give_together_is_that_of_plain_loops(tmp_path: Path) -> None:
+    log, day = random_log(), FIRST_DAY + 2
+    numbers = measured(log, tmp_path)[day].numbers
+    acted = {(row["user_id"], row["pin_id"]) for row in log.actions.to_pylist()
+             if row["acted_at"] // DAY_MS == day}  # fmt: skip
+    requests, of_pin = defaultdict(list), defaultdict(list)
+    for row in log.impressions.to_pylist():
+        if row["impressed_at"] // DAY_MS == day:
+            requests[row["request_id"]].append(row)
+            key = row["impressed_at"], row["user_id"], row["request_id"]
+            of_pin[row["pin_id"]].append((*key, row["shelf"]))
+    hits = [[(r["user_id"], r["pin_id"]) in acted for r in of] for of in requests.values()]
+    gains = [np.log1p(np.flatnonzero(of)).mean() - np.log1p(range(5)).mean() for of in hits]
+    shelves = [sorted(of, key=lambda each: each[:2]) for of in of_pin.values()]
+    kept = [a[-1] == b[-1] for of in shelves for a, b in itertools.pairwise(of)]
+    expected = {
+        "requests.size.mean": np.log(5),
+        "requests.acted_pins.mean": np.log1p(np.sum(hits, axis=1)).mean(),
+        "requests.position_gain.mean": np.mean(gains),
+        "requests.values shelf.mean": np.mean(
+            [np.log(len({row["shelf"] for row in of})) for of in requests.values()]
+        ),
+        "impressions.same_of_pin shelf.mean": np.mean(kept),
+    }
+    assert {n: numbers[f"joint.{n}"].value for n in expected} == pytest.approx(expected)
+    assert 0.3 < numbers["joint.requests.alike.mean"].value < 0.6  # 1 over the root of five pins.
 
 
 def test_of_a_large_day_the_same_users_are_looked_at_in_every_table(
