@@ -130,9 +130,9 @@ def read_cycle(run_uri: str, settings: Settings) -> CycleFacts:
 
 
 def _shown_first(comparison: Comparison) -> dict[str, float]:
-    from validation.model_gate.target_metric import GINI, NEW, POPULAR
+    from validation.model_gate.target_metric import SHOWN_FIRST
 
-    rows = (comparison.find(name) for name in (POPULAR, NEW, GINI))
+    rows = (comparison.find(name) for name in SHOWN_FIRST)
     if comparison.is_first_cycle:
         return {}
     return {row.metric: row.baseline for row in rows if row and row.baseline is not None}

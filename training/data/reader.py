@@ -339,6 +339,12 @@ def pins_shown(snapshot: Snapshot, snapshot_dir: Path, split: int) -> np.ndarray
     return np.flatnonzero(is_shown)
 
 
+def pin_vectors(snapshot: Snapshot, snapshot_dir: Path) -> np.ndarray:
+    """Return the embeddings of the pins' table, (pins, E), not copied where Arrow allows it."""
+    reader = SnapshotReader((), Path(snapshot_dir), snapshot.features, max_actions=1)
+    return reader.pins["embedding"]
+
+
 def chunks(index: RequestIndex, batch_size: int) -> Iterator[RequestIndex]:
     """Yield runs of whole requests of about `batch_size` candidates, in order, none empty."""
     ends = np.cumsum(index.num_examples_M)

@@ -59,6 +59,7 @@ from validation.model_gate.ranking_metrics import (
     places_in,
 )
 from validation.model_gate.target_metric import (
+    DIVERSITY,
     GINI,
     NEW,
     POPULAR,
@@ -109,6 +110,8 @@ class Holdout:
     config: ModelGateConfig
     known_pins: NDArray[np.int64] | None = None
     """Rows of the pins that the training window has shown; None: nobody asks what is new."""
+    pin_vectors: NDArray[np.floating[Any]] | None = None
+    """Embeddings of the snapshot's pins, (pins, E); None: nobody asks how unlike pins are."""
 
     @cached_property
     def target_head(self) -> Head:
@@ -211,6 +214,35 @@ class Holdout:
         if not np.all(np.isfinite(score)):
             return np.full(len(score), np.nan)
         return self.once(score, "top", partial(is_in_top, self.rows, score, TOP_K))
+
+    @cached_property
+    def _directions(self) -> NDArray[np.float32]:
+        """The shown pins' embeddings, each of length 1, or 0 where it is zero; (E, pins shown)."""
+        assert self.pin_vectors is not None
+        vectors = self.pin_vectors[self.shown_pins[0]].T.astype(np.float32)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=0), np.finfo(np.float32).tiny)
+
+    def diversity(self, score: FloatArray) -> FloatArray:
+        """Return how unlike the pins of each top 3 are, (M,); NaN if a score is not finite.
+
+        It is 1 less the mean cosine of each two, 0 to 2, as the intra-list distance of Ziegler et
+        al. (WWW 2005), and 0 where there is one pin. A zero embedding is at right angles to all.
+        """
+        return self.once(score, "diversity", partial(self._diversity, score))
+
+    def _diversity(self, score: FloatArray) -> FloatArray:
+        if not np.all(np.isfinite(score)):
+            return np.full(len(self.rows.user_id), np.nan)
+        chosen = np.flatnonzero(self.top(score))
+        request, pins = self.rows.request_index[chosen], self.shown_pins[1][chosen]
+        # The square of a sum is the sum of squares and of each two's products.
+        products = np.zeros(len(self.rows.user_id))
+        for axis in self._directions:
+            of_axis = axis[pins]
+            products += np.bincount(request, of_axis, len(products)) ** 2
+            products -= np.bincount(request, of_axis**2, len(products))
+        num = np.bincount(request, minlength=len(products))
+        return np.where(num > 1, 1 - products / np.maximum(num * (num - 1), 1), 0.0)
 
     def of_head(self, head: str, scores: "SplitScores") -> "HeadNumbers | None":
         """Return what a side's probabilities of a head come to; None where it has none."""
@@ -398,7 +430,7 @@ def ratio_metrics(
     """Return the metrics that are ratios of sums over users: those that get an interval.
 
     Of each head its volume and hits, and where it has probabilities log loss and calibration ratio;
-    of the first places, how many go to popular and to new pins.
+    of the first places, how many go to popular and to new pins, and how unlike these pins are.
     """
     metrics, rows = [], holdout.rows
     num_of_M = holdout.per_request(np.ones(len(rows.request_index)))
@@ -423,6 +455,9 @@ def ratio_metrics(
     for name, is_such in holdout.exposures.items():
         ours, theirs = (holdout.per_request(is_such * top) for top in tops)
         metrics.append(RatioMetric(name, ours, theirs, places))
+    if holdout.pin_vectors is not None:
+        ours, theirs = (holdout.diversity(side.ranking_score) for side in (challenger, baseline))
+        metrics.append(RatioMetric(DIVERSITY, ours, theirs, (places > 1).astype(np.float64)))
     return metrics
 
 

@@ -21,7 +21,7 @@ from pipelines.contracts.reasons import POPULARITY, BaselineFacts, BaselineKind,
 from pipelines.contracts.schemas import SPLIT_HOLDOUT, SPLIT_TRAINING
 from training.bundle.files import BundleConfig, read_config
 from training.bundle.score_split import Accelerator, SplitScores, score_once, score_split
-from training.data.reader import load_rows, pins_shown
+from training.data.reader import load_rows, pin_vectors, pins_shown
 from validation.model_gate.baselines import measure
 from validation.model_gate.comparison import ComparedModels, Found, Holdout, compare
 from validation.model_gate.off_policy import estimate
@@ -142,18 +142,18 @@ def _found(
     num_users: int | None,
 ) -> tuple[Facts, list[tuple[Holdout, SplitScores, SplitScores]]]:
     """Compare the models on so many users; what the gate shall test itself on comes second."""
-    place = challenger.snapshot, challenger.snapshot_dir
-    rows = load_rows(*place, SPLIT_HOLDOUT, num_users=num_users)
-    training = load_rows(*place, SPLIT_TRAINING, MAX_REGRESSION_EXAMPLES)
+    holdout = _holdout(challenger, config, num_users)
+    training = load_rows(
+        challenger.snapshot, challenger.snapshot_dir, SPLIT_TRAINING, MAX_REGRESSION_EXAMPLES
+    )
     others = [side for side in (champion, anchor and anchor[0]) if side is not None]
     shared = tuple(
         name
         for name in challenger.snapshot.features.head_names
         if all(name in side.snapshot.features.head_names for side in others)
     )
-    ours, shown = _score(challenger, shared, num_users), pins_shown(*place, SPLIT_TRAINING)
-    holdout = Holdout(rows, config.features.heads, config.model_gate, shown)
-    baselines = measure(rows, training, ours.scores.ranking_score, config)
+    ours = _score(challenger, shared, num_users)
+    baselines = measure(holdout.rows, training, ours.scores.ranking_score, config)
     if champion is None:
         beats = config.model_gate.first_champion_beats
         one = baselines.best(POPULARITY if beats == "popularity" else "")
@@ -171,10 +171,17 @@ def _found(
     fresh = _score(side, shared, num_users)
     delta = _compare(holdout, ours, fresh, "challenger", "fresh anchor")
     # The same requests, with the labels that the accepted recipe is judged by.
-    rows = load_rows(side.snapshot, side.snapshot_dir, SPLIT_HOLDOUT, num_users=num_users)
-    holdout = Holdout(rows, accepted.features.heads, accepted.model_gate)
+    holdout = _holdout(side, accepted, num_users)
     phi = _compare(holdout, fresh, theirs, "fresh anchor", "champion")
     return replace(facts, delta=delta, phi=phi), [*tested, (holdout, fresh.scores, scores)]
+
+
+def _holdout(side: Side, config: RunConfig, num_users: int | None) -> Holdout:
+    """Return what a side's snapshot holds of the judged requests, and of the pins they show."""
+    place = side.snapshot, side.snapshot_dir
+    rows = load_rows(*place, SPLIT_HOLDOUT, num_users=num_users)
+    known, vectors = pins_shown(*place, SPLIT_TRAINING), pin_vectors(*place)
+    return Holdout(rows, config.features.heads, config.model_gate, known, vectors)
 
 
 def _score(side: Side, label_heads: tuple[str, ...], num_users: int | None) -> _Scored:

@@ -7,8 +7,11 @@ The name comes from `model_gate.target_metric` and is written nowhere else. Not 
 from pipelines.contracts.config import TOP_K, Head, ModelGateConfig
 from pipelines.contracts.errors import ConfigurationError
 
-POPULAR, NEW, GINI = (f"{name}_at_{TOP_K}" for name in ("popular", "new", "gini"))
-"""What a model shows first: shares of popular and of new pins, and how unevenly pins are shown."""
+SHOWN_FIRST = POPULAR, NEW, DIVERSITY, GINI = tuple(
+    f"{name}_at_{TOP_K}" for name in ("popular", "new", "diversity", "gini")
+)
+"""What a model shows first: shares of popular and of new pins, how unlike each other the pins of a
+request are, and how unevenly pins are shown."""
 
 
 def volume_name(head: str) -> str:
@@ -34,7 +37,7 @@ def names_of_metrics(heads: tuple[Head, ...], target: str) -> tuple[str, ...]:
             found.append(volume_name(head.name))
         each = ("log_loss", "calibration_ratio", "auc", "ece")
         found += [hits_name(head.name), *(f"{name}.{head.name}" for name in each)]
-    return (*found, POPULAR, NEW, GINI)
+    return (*found, *SHOWN_FIRST)
 
 
 def target_head(config: ModelGateConfig, heads: tuple[Head, ...]) -> Head:

@@ -1,6 +1,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from support.holdouts import (
 from training.bundle.score_split import SplitScores
 from training.data.reader import ExampleRows
 from validation.model_gate.comparison import ComparedModels, Holdout, compare
-from validation.model_gate.target_metric import GINI, NEW, POPULAR, names_of_metrics
+from validation.model_gate.target_metric import DIVERSITY, GINI, NEW, POPULAR, names_of_metrics
 
 CONFIG = ModelGateConfig(floors=(Limit(metric="repin_volume_at_3", minimum=0.1),))
 REPIN = HEADS[:1]
@@ -82,9 +83,18 @@ def test_numbers_worked_by_hand() -> None:
 def test_what_is_shown_first_is_counted_by_hand() -> None:
     """Of ten pins the first stands in each request; a side leaves out one candidate of four."""
     rows = replace(tiny_rows(), pin_row=np.array([0, 1, 2, 3, 0, 4, 5, 6, 0, 7, 8, 9]))
-    holdout = Holdout(rows, REPIN, CONFIG, known_pins=np.arange(5))
+    vectors = np.random.default_rng(1).normal(size=(10, 8)).astype(np.float32)
+    vectors[0], vectors[3] = 0.0, 2 * vectors[2]  # Like none, and like another one.
+    holdout = Holdout(rows, REPIN, CONFIG, known_pins=np.arange(5), pin_vectors=vectors)
     found = compare(holdout, CHALLENGER, BASELINE, AGAINST_CHAMPION).comparison
+    units, unlike = vectors / np.maximum(np.linalg.norm(vectors, axis=1), 1e-9)[:, None], []
+    for side in (CHALLENGER, BASELINE):
+        tops = rows.pin_row[holdout.top(side.ranking_score) == 1].reshape(3, 3)
+        unlike.append(
+            np.mean([1 - units[a] @ units[b] for of in tops for a, b in combinations(of, 2)])
+        )
     for name, levels in {
+        DIVERSITY: tuple(unlike),
         POPULAR: (2 / 9, 1 / 9),
         NEW: (4 / 9, 4 / 9),
         GINI: (25 / 90, 0.1),
@@ -186,8 +196,10 @@ def test_nan_in_any_head_is_a_fact_whatever_its_weight() -> None:
 @pytest.mark.parametrize("target", ["repin_volume_at_3", "hit_at_3.repin"])
 def test_the_metrics_that_may_have_a_limit_are_those_of_a_comparison(target: str) -> None:
     config = CONFIG.model_copy(update={"target_metric": target})
-    holdout = Holdout(tiny_rows(), REPIN, config, known_pins=np.arange(3))
-    found = compare(holdout, CHALLENGER, BASELINE, AGAINST_CHAMPION).comparison
+    pins = {"known_pins": np.arange(3), "pin_vectors": np.eye(len(tiny_rows().pin_ids))}
+    found = compare(
+        Holdout(tiny_rows(), REPIN, config, **pins), CHALLENGER, BASELINE, AGAINST_CHAMPION
+    ).comparison
     computed = {row.metric for row in (*found.metrics, *found.absent) if row.segment == "all"}
     assert set(names_of_metrics(REPIN, target)) == computed
 

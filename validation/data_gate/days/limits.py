@@ -47,7 +47,7 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from pipelines.contracts.day_profile import DayProfile, Number
-from validation.data_gate.days.moments import PAIR, PREFIX, range_of
+from validation.data_gate.days.moments import PAIR, PREFIX, is_judged, range_of
 from validation.data_gate.days.queries import NUM_FOLLOWED
 
 Floats = npt.NDArray[np.float64]
@@ -498,7 +498,7 @@ def _of_moments(history: Sequence[DayProfile], judged: Sequence[DayProfile]) -> 
     found, days = [], tuple(day.day for day in (*history[-DRAWN_DAYS:], *judged))
     for n in np.flatnonzero(is_known):
         name, kind, of_runs = names[n], kinds[n], own[:, n][np.isfinite(own[:, n])]
-        if not len(of_runs):
+        if not len(of_runs) or not is_judged(name):
             continue
         unit = 1.0
         if name.endswith(".mean"):

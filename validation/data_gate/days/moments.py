@@ -36,10 +36,8 @@ FEWEST_ROWS = 50
 """So many rows have to differ from the median before a quantity is said to belong to others."""
 PREFIX, PAIR = "joint", "~"
 
-_SHARES = (
-    *("acted ", "is ", "exploration", "propensity", "named", "shown", "same_", "has_row"),
-    "whole_hour",
-)
+_YES_OR_NO = ("acted ", "is ", "exploration", "named", "shown", "same_", "has_row", "whole_hour")
+"""Names of quantities that are 0 or 1, whose deviation says what their mean says."""
 _COSINES, _SIGNED = ("cosine", "likeness", "hour_"), ("_length", "delay", "_gain")
 
 Floats = npt.NDArray[np.float64]
@@ -108,8 +106,6 @@ h as (
 select day, ln(count(*)) as size, ln(1.0 + sum(acted)) as acted_pins,
   ln(1.0 + max(pos) - min(pos)) as span, stddev_pop(cosine) as cosine_spread,
   avg(ln(1.0 + pos)) filter (acted = 1) - avg(ln(1.0 + pos)) as position_gain,
-  avg(cosine) filter (acted = 1) - avg(cosine) as cosine_gain,
-  [column: ln(greatest(1, count(distinct {{column}}))) as "values {{name}}", ]
   sqrt([axis: avg(e{{n}}) ** 2 + ] 0) as alike
 from h group by day, req order by all
 """
@@ -160,11 +156,17 @@ order by all
 
 def range_of(quantity: str) -> tuple[float, float]:
     """Return what a quantity of a row can be, so its mean: most are logarithms from 0 on."""
-    if quantity.startswith(_SHARES):
+    if quantity.startswith((*_YES_OR_NO, "propensity")):
         return 0.0, 1.0
     if quantity.startswith(_COSINES):
         return -1.0, 1.0
     return (-math.inf if quantity.endswith(_SIGNED) else 0.0), math.inf
+
+
+def is_judged(number: str) -> bool:
+    """Return whether a number says something by itself: no deviation of 0 and 1 does."""
+    quantity = number.split(".", 2)[-1]
+    return not (quantity.endswith(".deviation") and quantity.startswith(_YES_OR_NO))
 
 
 def joint_numbers(

@@ -65,9 +65,6 @@ def test_what_the_rows_of_a_request_give_together_is_that_of_plain_loops(tmp_pat
         "requests.size.mean": np.log(5),
         "requests.acted_pins.mean": np.log1p(np.sum(hits, axis=1)).mean(),
         "requests.position_gain.mean": np.mean(gains),
-        "requests.values shelf.mean": np.mean(
-            [np.log(len({row["shelf"] for row in of})) for of in requests.values()]
-        ),
         "impressions.same_of_pin shelf.mean": np.mean(kept),
     }
     assert {n: numbers[f"joint.{n}"].value for n in expected} == pytest.approx(expected)
