@@ -42,7 +42,7 @@ HOURS, VALUE, PRICE = 0.05, 0.02, 0.04
 """Core-hours of a cycle, of 1 % of volume a day, and of a training as a share times windows."""
 DAYS = np.arange(1, int(NEVER_DAYS) + 1)
 NUM_CYCLES = 10
-WORLD_SEEDS, WORLD_USERS, WORLD_DAYS, NUM_MODELS, STEP_DAYS = (201, 202, 203), 1000, 120, 12, 7
+WORLD_SEEDS, WORLD_USERS, WORLD_DAYS, NUM_MODELS, STEP_DAYS = (201, 202, 203), 500, 120, 12, 7
 CHANGES = [{"margin": m} for m in (0.005, 0.02, 0.05, 0.1)] + [{"recipe_margin": 0.0}]
 CHANGES += [{"seed_noise": 0.0}, {"confidence": 0.9}]
 """What seven gates have other than the recipe's own; the last one alone measures otherwise."""
