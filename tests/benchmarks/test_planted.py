@@ -13,20 +13,22 @@ from pipelines.recipes import smoke
 from pipelines.snapshot.plan import plan_of
 from support.log_days import random_log
 from support.planted import DEFECTS, KNOWN, TABLES, LogRows, try_defects
+from support.planted_blind import BLIND
 from support.planted_fresh import FRESH
 from support.planted_unseen import OTHERS
 from support.runs import PLANTED_AS_OF
 from support.worlds import write_planted_world
 from validation.data_gate.days.measure import DayRows, measure_days, open_engine
 
-ALL = {**KNOWN, **OTHERS, **FRESH}
+ALL = {**KNOWN, **OTHERS, **FRESH, **BLIND}
 NEW_PINS = {name for name in OTHERS if name.startswith(("new_pin_", "pin_ids_"))}
 NOT_IN_A_SMALL_LOG = {
     *("positions_by_label", "heavy_users_capped", "column_of_last_week", "rarer_types_merged"),
     *("impressed_on_the_hour", "unacted_requests_lost", "exploration_flag_lost", *NEW_PINS),
+    *("rows_after_midnight_lost", "pins_no_longer_shown_lost", "exploration_requests_lost"),
 }
-"""Its pins are never new, its users equally busy, its labels at the top, and it has no week, no
-third type, no minutes, no idle request and no exploration."""
+"""Its pins are never new nor gone, its users equally busy, its labels at the top, and it has no
+week, no third type, no minutes, no lag, no idle request and no exploration."""
 
 
 def planted(name: str, strength: float = 0.6) -> LogRows:
@@ -58,7 +60,7 @@ def test_a_defect_changes_the_days_that_it_may_and_the_same_with_the_same_seed(n
 
 
 def test_how_strong_defects_are(tmp_path: Path) -> None:
-    assert (len(DEFECTS), len(OTHERS), len(FRESH)) == (37, 34, 28)
+    assert tuple(map(len, (DEFECTS, OTHERS, FRESH, BLIND))) == (37, 34, 28, 30)
 
     def days_of(log: LogRows) -> list[DayProfile]:
         with open_engine(str(tmp_path)) as engine:

@@ -1,7 +1,8 @@
-"""Kinds of defects that nobody looked at when the gate was made: for the figure that is reported.
+"""Kinds of defects that nobody had looked at when the gate was made; it was changed by them since.
 
 Kinds and strengths were fixed before the first one was tried, and after the last look at those of
-`planted_unseen`. Strengths are chosen as there: a share of what the defect is about.
+`planted_unseen`. Strengths are chosen as there: a share of what the defect is about. For the figure
+that is reported: `planted_blind`.
 """
 
 from typing import Any

@@ -1,7 +1,7 @@
 """Kinds of defects that no rule of the gate was made for, and that limits were chosen with.
 
 Kinds and strengths were fixed before the first one was tried. Those that nobody has looked at are
-in `planted_fresh`.
+in `planted_blind`.
 """
 
 from collections.abc import Callable
