@@ -28,6 +28,9 @@ def serve(
     log_every_s: Annotated[
         float, Option("--log-every", help="Seconds between blocks of that log.", min=0.05)
     ] = 60.0,
+    by_id: Annotated[
+        bool, Option(help="Take what requests leave out of users and pins from the last snapshot.")
+    ] = False,
     threads: Annotated[int, Option(help="Passes beside each other; 0: one a core.", min=0)] = 0,
 ) -> None:
     """Answer ranking requests with the champion, and follow it, until stopped."""
@@ -46,7 +49,7 @@ def serve(
         spools = cache.with_name("served") / digest_of(uri)[:8]
         served = ServedLog(uri, spools, name, log_every_s)
     address = f"{socket.gethostname()}:{port}"
-    server = Server(settings, cache, look_every_s, served, address, threads)
+    server = Server(settings, cache, look_every_s, served, address, threads, by_id)
     say(f"serving {settings.registered_model} at http://{host}:{port}/rank")
     # One that is told to end answers what it was asked, and waits for no question's other half.
     timeouts: Any = {"timeout_keep_alive": 30, "timeout_graceful_shutdown": 10}

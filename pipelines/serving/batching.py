@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from pipelines.contracts.errors import HomefeedError
 from pipelines.serving.champion import Served
-from training.bundle.ranking_requests import Decoded, Ranked
+from training.bundle.ranking_requests import Decoded, Ranked, RequestRefusedError
 
 MOST_WAITING = 20_000
 """Candidates that wait at most; a request beyond that is sent away."""
@@ -150,6 +150,9 @@ class Batcher:
             self.seconds_per_candidate *= kept
             self.seconds_per_candidate += (1 - kept) * scored_s / num
         for each, ranked in zip(batch, found, strict=True):
+            if ranked.trouble:
+                each.answer.set_exception(RequestRefusedError(ranked.trouble))
+                continue
             waited_s = started - each.arrived
             answer = Answer(each.request, ranked, each.served, waited_s, scored_s, len(batch))
             each.answer.set_result(answer)

@@ -14,7 +14,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,8 @@ from pipelines import storage
 from pipelines.contracts.artifacts import ModelRef
 from pipelines.contracts.errors import HomefeedError
 from pipelines.registry import history, reconcile, registry, tracking
+from pipelines.serving import known
+from pipelines.serving.known import Known
 from pipelines.settings import Settings
 from training.bundle.files import Predictor, load_bundle, read_golden
 
@@ -38,10 +40,18 @@ class Served:
 
     model: ModelRef
     predictor: Predictor
+    known: Known | None = None  # Of users and pins, where requests may name them by their ids.
 
 
 class Champion:
     """Holds the model that answers, and at most the one before.
+
+    Args:
+        settings: Whose champion.
+        cache: Folder for the models' files.
+        look_every_s: Seconds between two looks.
+        looked: Called after each.
+        is_by_id: Holds the newest snapshot too, for requests that name users and pins.
 
     Attributes:
         current: The model that answers; None until the first is loaded.
@@ -50,13 +60,18 @@ class Champion:
     """
 
     def __init__(
-        self, settings: Settings, cache: Path, look_every_s: float, looked: Callable[[], None]
+        self,
+        settings: Settings,
+        cache: Path,
+        look_every_s: float,
+        looked: Callable[[], None],
+        is_by_id: bool = False,
     ) -> None:
         self.current: Served | None = None
         self.trouble = "no look at the history yet"
         self._before: Served | None = None
         self._settings, self._cache, self._look_every_s = settings, cache, look_every_s
-        self.refused, self._looked = dict[str, str](), looked
+        self.refused, self._looked, self._is_by_id = dict[str, str](), looked, is_by_id
         self._stopped = threading.Event()
 
     def run(self) -> None:
@@ -74,7 +89,10 @@ class Champion:
     def follow(self) -> None:
         """Look once at what should serve, and let that answer."""
         try:
-            self.trouble = self._follow()
+            trouble = self._follow()
+            if self.current:
+                self.current = self._knowing(self.current)
+            self.trouble = trouble
         except HomefeedError as error:
             self.trouble = f"{error}"
         except Exception as error:  # noqa: BLE001  # Whatever a look meets, the server goes on.
@@ -117,9 +135,18 @@ class Champion:
                 if not error.is_retryable:
                     self.refused[wanted.bundle_digest] = f"{wanted.label} is refused: {error}"
                 raise
+        before = self._knowing(before)
         self.trouble = away  # Before the model: whoever sees that one answers reads of this look.
         self.current, self._before = before, self.current
         log.info("%s answers", wanted.label)
+
+    def _knowing(self, served: Served) -> Served:
+        """Return a model with the newest snapshot, where requests may name users and pins."""
+        if not self._is_by_id:
+            return served
+        config = served.predictor.config
+        found = known.newest(self._settings.workspace_uri, config, served.known)
+        return served if found is served.known else replace(served, known=found)
 
     def _load(self, client: "MlflowClient | None", wanted: ModelRef) -> Served:
         place = self._cache / wanted.bundle_digest

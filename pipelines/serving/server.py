@@ -107,6 +107,7 @@ class Server:
         served: Where answers are logged; None: nowhere.
         address: Machine and port, for the note in the workspace; without it nobody is told.
         num_threads: How many passes run beside each other; 0: one for each core.
+        is_by_id: Whether requests may name users and pins that the newest snapshot has.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class Server:
         served: ServedLog | None = None,
         address: str = "",
         num_threads: int = 0,
+        is_by_id: bool = False,
     ) -> None:
         self._settings, self._address, self._since = settings, address, datetime.now(UTC)
         self._note_uri = storage.join(
@@ -124,7 +126,7 @@ class Server:
         )
         self._counts_for = timedelta(seconds=60 + 3 * min(look_every_s, 3600))
         self._lost, self._told = "", set[str]()
-        self.champion = Champion(settings, cache, look_every_s, self._looked)
+        self.champion = Champion(settings, cache, look_every_s, self._looked, is_by_id)
         self._num_threads = num_threads or len(os.sched_getaffinity(0))
         self.batcher = Batcher(
             lambda served, requests: score(served.predictor, requests), self._num_threads
@@ -204,6 +206,8 @@ class Server:
         served, trouble = self.champion.current, self.champion.trouble
         model = served and served.model.model_dump(mode="json")
         told = {"model": model, "trouble": trouble}
+        if served and served.known:
+            told["snapshot"] = served.known.snapshot.uri
         if self._served is not None:
             told["log_trouble"] = self._served.trouble
         return _json(told, 200 if served else 503)
@@ -252,12 +256,12 @@ class Server:
     def _submitted(self, requests: list[Any], served: Served) -> list[Any]:
         """Return a future answer for each request, or why it is refused."""
         kinds = self._served.kinds if self._served is not None else {}
-        decoder, waiting = Decoder(served.predictor.config, kinds, now_ms()), list[Any]()
+        decoder, waiting = Decoder(served.predictor.config, kinds, at := now_ms()), list[Any]()
         for each in requests:
             try:
-                waiting.append(
-                    asyncio.wrap_future(self.batcher.submit(decoder.decode(each), served))
-                )
+                whole = served.known.complete(each, at) if served.known else each
+                decoded = decoder.decode(whole)
+                waiting.append(asyncio.wrap_future(self.batcher.submit(decoded, served)))
             except tuple(_STATUS) as error:
                 waiting.append(error)
         return waiting

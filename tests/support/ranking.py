@@ -3,8 +3,17 @@
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from training.bundle.files import BundleConfig
+
+
+def arrow_of(requests: list[dict]) -> bytes:
+    """Return requests as an Arrow stream has them."""
+    table, sink = pa.Table.from_pylist(requests), pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue().to_pybytes())
 
 
 def ranking_request(config: BundleConfig, num: int = 3, name: str = "r1", seed: int = 1) -> dict:

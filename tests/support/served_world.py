@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines import storage
+from pipelines.contracts.config import RunConfig
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
 from pipelines.serving.batching import Answer
 from pipelines.serving.served_log import line_of, rows_of
@@ -33,10 +34,13 @@ Request = dict[str, Any]
 class ServedWorld:
     """A log whose holdout was ranked by a champion, request by request."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, recipe: RunConfig | None = None, num_users: int = 400) -> None:
         self.log = folder / "event_log"
-        write_planted_world(self.log, num_users=400, requests_per_user_day=1.0, candidates=6)
-        self.run = make_run(folder)
+        write_planted_world(self.log, num_users=num_users, requests_per_user_day=1.0, candidates=6)
+        pins = pq.read_table(path := self.log / "pins" / "part-0.parquet")
+        topics = pa.array([f"topic {n % 3}" for n in range(len(pins))])
+        pq.write_table(pins.append_column("topic", topics), path)
+        self.run = make_run(folder, recipe)
         snapshot, config = write_snapshot(self.run), self.run.config
         place = storage.local_path(snapshot.uri)
         bundles = [chance_bundle(folder / f"{n}", snapshot, config, seed=n) for n in (1, 2)]

@@ -87,6 +87,16 @@ class Ranked(NamedTuple):
     utility: np.ndarray  # (C,) sum over heads of weight times probability
     order: np.ndarray  # (C,) places of the candidates, the best first
 
+    @property
+    def trouble(self) -> str:
+        """Why this is no answer; '' where it is one."""
+        if np.isfinite(self.utility).all():
+            return ""
+        return (
+            "a number of the request is too large: the model computes no score from it; expected "
+            "numbers like those of its training"
+        )
+
 
 def of_json(body: bytes) -> list[Any]:
     """Return the requests of a JSON body: {"requests": [...]}, or one request.

@@ -110,9 +110,9 @@ class SnapshotReader:
             for kind in ("requests", "examples", "timeline", "users")
         )
 
-    def index(self, split: int) -> RequestIndex:
-        """Return the requests of a split (`SPLIT_TRAINING` or `SPLIT_HOLDOUT`)."""
-        rows = [np.flatnonzero(requests["split"] == split) for requests in self.requests]
+    def index(self, *splits: int) -> RequestIndex:
+        """Return the requests of some splits (`SPLIT_TRAINING` or `SPLIT_HOLDOUT`)."""
+        rows = [np.flatnonzero(np.isin(each["split"], splits)) for each in self.requests]
         sizes, row_M = [len(of_shard) for of_shard in rows], np.concatenate(rows)
         shard_M = np.repeat(np.arange(len(rows), dtype=np.int32), sizes)
         user_M, first_M, num_M, start_M, end_M = (
@@ -172,7 +172,8 @@ class SnapshotReader:
         keep = slice(None) if is_kept_C is None else is_kept_C
         pin_rows_C = self.example_column(index, "pin_row")[keep].astype(np.int64)
         request_of_C = np.repeat(np.arange(len(index)), index.num_examples_M)[keep]
-        pins_CE, is_known_C = self._pins(index, pin_rows_C, request_of_C)
+        asked_at_R = self.request_column(index, "impressed_at")
+        pins_CE, is_known_C = self.pins_at(pin_rows_C, asked_at_R[request_of_C])
         numeric_CN = np.zeros((len(pin_rows_C), len(self.features.numeric_inputs)))
         for n, name in enumerate(self.features.numeric_inputs):
             numeric_CN[:, n] = self.example_column(index, numeric_column(name))[keep]
@@ -187,7 +188,7 @@ class SnapshotReader:
                 codes_CG[:, g] = self.example_column(index, column)[keep]
         labels_CH = _floats(self.labels(index)[keep])
         inputs = {
-            **self._sequences(index),
+            **self.sequences(index, asked_at_R),
             "users_RE": _floats(self.user_column(index, "embedding")),
             "request_of_C": torch.from_numpy(request_of_C),
             "candidate_pin_keys_C": torch.from_numpy(pin_rows_C),
@@ -200,8 +201,13 @@ class SnapshotReader:
         # run to run only where memory is aligned.
         return Batch(*(tensor.clone() for tensor in batch))
 
-    def _sequences(self, index: RequestIndex) -> dict[str, torch.Tensor]:
-        """Return the four action tensors, padded to the batch's longest sequence."""
+    def sequences(self, index: RequestIndex, asked_at_R: np.ndarray) -> dict[str, torch.Tensor]:
+        """Return the four action tensors, padded to the batch's longest sequence.
+
+        Args:
+            index: the batch's requests.
+            asked_at_R: since when ages count, int64 ms since the epoch.
+        """
         steps_S = np.arange(max(1, int(index.num_actions_M.max(initial=0))))
         is_action_RS = steps_S < index.num_actions_M[:, None]
         request_of, step = np.nonzero(is_action_RS)
@@ -211,7 +217,7 @@ class SnapshotReader:
             self._take(self.timelines, name, shard_of, rows)
             for name in ("pin_row", "action_type_id", "acted_at")
         )
-        ages_ms = self.request_column(index, "impressed_at")[request_of] - acted_at
+        asked_at = asked_at_R[request_of]
 
         def padded(values: np.ndarray, padding: int = 0) -> torch.Tensor:
             found = np.full((*is_action_RS.shape, *values.shape[1:]), padding, values.dtype)
@@ -221,24 +227,20 @@ class SnapshotReader:
         return {
             "action_types_RS": padded(types.astype(np.int64)),
             "action_pin_keys_RS": padded(pin_rows.astype(np.int64), -1),
-            "action_pins_RSE": padded(self._pins(index, pin_rows, request_of)[0]),
-            "action_ages_ms_RS": padded(ages_ms),
+            "action_pins_RSE": padded(self.pins_at(pin_rows, asked_at)[0]),
+            "action_ages_ms_RS": padded(asked_at - acted_at),
         }
 
-    def _pins(
-        self, index: RequestIndex, pin_rows: np.ndarray, request_of: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def pins_at(self, pin_rows: np.ndarray, asked_at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return embeddings of pins, zero where unknown, and where a request could know the pin.
 
         Args:
-            index: the batch's requests.
             pin_rows: rows of the snapshot's pins.
-            request_of: for each of them, which of the batch's requests it is for.
+            asked_at: for each of them, when it is asked for, int64 ms since the epoch.
         """
         embeddings, is_known = self.pins["embedding"][pin_rows], np.ones(len(pin_rows), dtype=bool)
         if PIN_TIME.name in self.pins:
-            impressed_at = self.request_column(index, "impressed_at")[request_of]
-            is_known = ~is_known_late(self.pins[PIN_TIME.name][pin_rows], impressed_at)
+            is_known = ~is_known_late(self.pins[PIN_TIME.name][pin_rows], asked_at)
             embeddings[~is_known] = 0
         return embeddings, is_known
 

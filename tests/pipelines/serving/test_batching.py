@@ -15,6 +15,12 @@ from training.bundle.ranking_requests import Decoded
 ONE, OTHER = SimpleNamespace(name="one"), SimpleNamespace(name="other")
 
 
+class Text(str):
+    """An answer that can be told from others."""
+
+    trouble = ""
+
+
 class Scored:
     """A model that waits until it may go on, and keeps what was asked in each pass."""
 
@@ -23,13 +29,13 @@ class Scored:
         self.may_go_on, self.is_busy = threading.Event(), threading.Event()
         self.may_go_on.set()
 
-    def __call__(self, served: Any, requests: Sequence[Decoded]) -> list[str]:
+    def __call__(self, served: Any, requests: Sequence[Decoded]) -> list[Text]:
         self.is_busy.set()
         assert self.may_go_on.wait(10)
         self.passes.append([each.request_id for each in requests])
         if "broken" in self.passes[-1]:
             raise ValueError("the model failed")
-        return [f"{each.request_id} by {served.name}" for each in requests]
+        return [Text(f"{each.request_id} by {served.name}") for each in requests]
 
     def hold(self) -> None:
         self.may_go_on.clear()

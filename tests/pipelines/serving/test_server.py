@@ -14,18 +14,21 @@ from typing import Any
 import httpx
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import yaml
 
 from pipelines import storage
 from pipelines.alerts.transports import read_outbox
+from pipelines.registry.evidence import mark_accepted
 from pipelines.serving.servers import read_servers
 from support.damage import flip_a_byte
 from support.desk import Desk
 from support.mlflow_server import mlflow_server
 from support.own_tables import give_log, record_of, rows_of_log
 from support.rankers import Ranker, predictor_of, utility
-from support.ranking import ranking_request
+from support.ranking import arrow_of, ranking_request
+from support.served_world import ServedWorld
 from support.serving import wait_until
 from training.bundle.files import load_bundle
 
@@ -55,29 +58,53 @@ def test_a_body_is_answered_request_by_request(ranker: Ranker) -> None:
     predictor = predictor_of(desk, desk.champion)
     given = [ranking_request(predictor.config, num, f"r{num}") for num in (3, 30)]
     wrong = {**given[0], "candidats": 1}
-    answered = ranker.rank(given[0], wrong, 7, given[1])
+    huge = {**given[0], "user": {"embedding": [1.33e20] * predictor.config.embedding_dim}}
+    answered = ranker.rank(given[0], wrong, 7, huge, given[1])
     assert answered.status_code == 200
-    one, refused, nothing, other = answered.json()["answers"]
+    one, refused, nothing, too_large, other = answered.json()["answers"]
     for answer, request in ((one, given[0]), (other, given[1])):
         assert (answer["request_id"], answer["status"]) == (request["request_id"], 200)
         assert answer["bundle_digest"] == desk.champion.bundle_digest
         assert np.allclose(answer["utility"], utility(predictor, request), atol=1e-6)
         assert answer["order"] == np.argsort(-np.array(answer["utility"])).tolist()
         assert {*answer["probabilities"]} == {*predictor.config.features.head_names}
-    assert (refused["status"], nothing["status"]) == (422, 422)
+    assert {each["status"] for each in (refused, nothing, too_large)} == {422}
+    assert too_large["detail"].startswith("a number of the request is too large")
     assert refused["detail"].startswith("candidats is unknown; expected some of request_id")
     assert ranker.rank(wrong).status_code == 422
-    sink, table = pa.BufferOutputStream(), pa.Table.from_pylist(given)
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
     headers = {"content-type": ARROW, "accept": ARROW}
-    body = sink.getvalue().to_pybytes()
-    arrow = ranker.client.post("/rank", content=body, headers=headers).content
+    arrow = ranker.client.post("/rank", content=arrow_of(given), headers=headers).content
     rows = pa.ipc.open_stream(arrow).read_all().to_pylist()
     assert [row["order"] for row in rows] == [one["order"], other["order"]]
     metrics = ranker.client.get("/metrics").text
     assert 'homefeed_serving_answers_total{status="200"} 4.0' in metrics
     assert "homefeed_serving_model_version 1.0" in metrics
+
+
+def test_users_and_pins_are_named_by_their_ids(desk: Desk, tmp_path: Path) -> None:
+    served, run = ServedWorld(tmp_path / "served", num_users=60), desk.cycle(0)
+    snapshot = served.side.snapshot
+    desk.promote(run, desk.register(run, bundle=served.side.bundle_dir))
+    storage.write_bytes(profile := (tmp_path / "profile.json").as_uri(), b"{}")
+    mark_accepted(run, snapshot, profile)
+    [whole] = [each for each in served.asked if len(each["actions"].get("age_ms", ())) > 5][:1]
+    rows = pq.read_table(served.log / "impressions").to_pylist()
+    [row] = [row for row in rows if row["request_id"] == whole["request_id"]][:1]
+    named = ("pin_id", *(each.name for each in served.mine.config.features.numeric))
+    given = {
+        "request_id": "by id",
+        "requested_at": row["impressed_at"],
+        "user": {"id": row["user_id"]},
+        "candidates": {name: whole["candidates"][name] for name in named},
+    }
+    with (ranker := Ranker(desk, "--by-id")).process.running():
+        assert ranker.ready()["snapshot"] == snapshot.uri
+        one, other = ranker.rank(given, whole).json()["answers"]
+        assert one["utility"] == pytest.approx(other["utility"], abs=1e-6)
+        desk.promote(desk.cycle(1), days=1)
+        told = wait_until(lambda: ranker.ready()["trouble"], 30)
+        assert "other embeddings, action types or categorical features" in told
+        assert ranker.version() == "1" and ranker.rank(given).status_code == 200
 
 
 def test_the_server_follows_promotion_and_rollback_and_no_request_fails(ranker: Ranker) -> None:
