@@ -32,8 +32,7 @@ from pipelines.sources.publish import ingest
 from pipelines.sources.world.parameters import WorldParameters
 from support.planted import STRENGTHS, Trial, try_defects
 from support.planted_blind import BLIND
-from support.planted_fresh import FRESH
-from support.planted_unseen import OTHERS
+from support.planted_tuned import TUNED
 from support.world_adapter import WorldAdapter
 from validation.data_gate.days.gate import date_of
 from validation.data_gate.days.limits import deviations
@@ -96,7 +95,7 @@ def unseen_defects_caught() -> Row:
             "world": _world(Path(folder), DEFECTS_SEED, DEFECTS_USERS),
         }
         for of, log in logs.items():
-            clean, *trials = try_defects(*log, Path(folder), OTHERS | FRESH | BLIND, STRENGTHS[1:])
+            clean, *trials = try_defects(*log, Path(folder), TUNED | BLIND, STRENGTHS[1:])
             assert not clean.told
             for trial in (each for each in trials if each.has_effect):
                 is_unseen = trial.defect in BLIND

@@ -14,14 +14,13 @@ from pipelines.snapshot.plan import plan_of
 from support.log_days import random_log
 from support.planted import DEFECTS, KNOWN, TABLES, LogRows, try_defects
 from support.planted_blind import BLIND
-from support.planted_fresh import FRESH
-from support.planted_unseen import OTHERS
+from support.planted_tuned import TUNED
 from support.runs import PLANTED_AS_OF
 from support.worlds import write_planted_world
 from validation.data_gate.days.measure import DayRows, measure_days, open_engine
 
-ALL = {**KNOWN, **OTHERS, **FRESH, **BLIND}
-NEW_PINS = {name for name in OTHERS if name.startswith(("new_pin_", "pin_ids_"))}
+ALL = {**KNOWN, **TUNED, **BLIND}
+NEW_PINS = {name for name in TUNED if name.startswith(("new_pin_", "pin_ids_"))}
 NOT_IN_A_SMALL_LOG = {
     *("positions_by_label", "heavy_users_capped", "column_of_last_week", "rarer_types_merged"),
     *("impressed_on_the_hour", "unacted_requests_lost", "exploration_flag_lost", *NEW_PINS),
@@ -60,7 +59,7 @@ def test_a_defect_changes_the_days_that_it_may_and_the_same_with_the_same_seed(n
 
 
 def test_how_strong_defects_are(tmp_path: Path) -> None:
-    assert tuple(map(len, (DEFECTS, OTHERS, FRESH, BLIND))) == (37, 34, 28, 30)
+    assert tuple(map(len, (DEFECTS, TUNED, BLIND))) == (37, 62, 30)
 
     def days_of(log: LogRows) -> list[DayProfile]:
         with open_engine(str(tmp_path)) as engine:

@@ -33,8 +33,7 @@ from support.planted import (
     with_columns,
     write,
 )
-from support.planted_fresh import in_requests
-from support.planted_unseen import FULL, embed, of_users, stale_rows
+from support.planted_tuned import FULL, embed, in_requests, of_users, stale_rows
 
 EVENTS, PAGE, NOON, MAIL_HOUR, NOBODY = (SHOWN, ACTED), 4, 12 * HOUR_MS, 8, -1
 
