@@ -20,7 +20,7 @@ from support.desk import Desk
 from support.mlflow_server import mlflow_server
 from support.rankers import Ranker, predictor_of, utility
 from support.ranking import ranking_request
-from support.serving import wait_until
+from support.serving import beside, wait_until
 
 NUM_MOVES, SOAK_S = 100, 300
 
@@ -59,17 +59,13 @@ def _row(name: str, ranker: Ranker, models: Any, num_moves: int, pause_s: float)
 
     assert ranker.process.process is not None
     process, memory = psutil.Process(ranker.process.process.pid), list[int]()
-    askers, started = [threading.Thread(target=ask) for _ in range(4)], time.perf_counter()
-    for each in askers:
-        each.start()
-    for number, to in zip(range(num_moves), itertools.cycle(("1", "2"))):
-        ranker.desk.rollback(to, days=10 + number / 1000 + (100 if pause_s else 0))
-        wait_until(lambda to=to: ranker.version() == to, 60)
-        memory.append(process.memory_info().rss)
-        time.sleep(pause_s)
-    is_over.set()
-    for each in askers:
-        each.join()
+    started = time.perf_counter()
+    with beside(*[ask] * 4, end=is_over.set):
+        for number, to in zip(range(num_moves), itertools.cycle(("1", "2"))):
+            ranker.desk.rollback(to, days=10 + number / 1000 + (100 if pause_s else 0))
+            wait_until(lambda to=to: ranker.version() == to, 60)
+            memory.append(process.memory_info().rss)
+            time.sleep(pause_s)
     failed, mixed = sum(status != 200 for status, *_ in seen), sum(not same for _, same, _ in seen)
     took = [took_s for *_, took_s in seen]
     lasted_s, (first, *later) = time.perf_counter() - started, [m / 2**20 for m in memory]

@@ -9,6 +9,8 @@ from ipaddress import ip_address
 
 import psutil
 
+from support.serving import beside
+
 
 @dataclass
 class Listeners:
@@ -43,10 +45,5 @@ def watched_listeners(interval_s: float = 0.05) -> Iterator[Listeners]:
         while not is_over.wait(interval_s):
             found.look([each for each in own.children(recursive=True) if each not in before])
 
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
+    with beside(watch, end=is_over.set):
         yield found
-    finally:
-        is_over.set()
-        thread.join()

@@ -5,9 +5,9 @@ import os
 import signal
 import socket
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -144,14 +144,22 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
+def beside(*works: Callable[[], object], end: Callable[[], object] = int) -> Iterator[None]:
+    """Do works in threads of their own while the block runs; after `end` they return."""
+    with ThreadPoolExecutor(len(works)) as threads:
+        begun = [threads.submit(work) for work in works]
+        try:
+            yield
+        finally:
+            end()
+    for each in begun:
+        each.result()
+
+
+@contextlib.contextmanager
 def http_server(handler: type[BaseHTTPRequestHandler], **attributes: object) -> Iterator[str]:
     """Serve by a handler's class, which is given these attributes; give the address."""
     made = type("Made", (handler,), attributes)
     with _Server(("127.0.0.1", 0), made) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        try:
+        with beside(lambda: server.serve_forever(0.02), end=server.shutdown):
             yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()

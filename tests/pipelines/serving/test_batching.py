@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.serving import batching
 from pipelines.serving.batching import Batcher, TooBusyError, TooLateError
+from support.serving import beside
 from training.bundle.ranking_requests import Decoded
 
 ONE, OTHER = SimpleNamespace(name="one"), SimpleNamespace(name="other")
@@ -54,13 +55,9 @@ def scored() -> Scored:
 @pytest.fixture
 def batcher(scored: Scored) -> Iterator[Batcher]:
     found = Batcher(scored)  # type: ignore[arg-type]
-    thread = threading.Thread(target=found.run)
-    thread.start()
-    yield found
-    scored.may_go_on.set()
-    found.stop()
-    thread.join(10)
-    assert not thread.is_alive()
+    with beside(found.run, end=found.stop):
+        yield found
+        scored.may_go_on.set()
 
 
 def test_what_waits_is_scored_in_one_pass_but_for_another_model(
@@ -123,15 +120,9 @@ def test_two_threads_score_at_once_and_a_pass_leaves_some_to_the_other(scored: S
     batcher.seconds_per_candidate = 0.001
     with pytest.raises(TooLateError, match="expected in 50 ms; the request gives 49"):
         batcher.submit(request("d", num=20, deadline_ms=49), ONE)
-    threads = [threading.Thread(target=batcher.run) for _ in range(2)]
-    for each in threads:
-        each.start()
-    assert [each.result(10).num_requests for each in answers] == [2, 2, 1]
+    with beside(batcher.run, batcher.run, end=batcher.stop):
+        assert [each.result(10).num_requests for each in answers] == [2, 2, 1]
     assert sorted(scored.passes) == [["a", "b"], ["c"]]
-    batcher.stop()
-    for each in threads:
-        each.join(10)
-        assert not each.is_alive()
 
 
 def test_a_pass_that_fails_fails_for_those_in_it(batcher: Batcher) -> None:

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from support.own_tables import give_log, record_of, rows_of_log
 from support.rankers import Ranker, predictor_of, utility
 from support.ranking import arrow_of, ranking_request
 from support.served_world import ServedWorld
-from support.serving import wait_until
+from support.serving import beside, wait_until
 from training.bundle.files import load_bundle
 
 pytestmark = pytest.mark.services
@@ -58,7 +59,7 @@ def test_a_body_is_answered_request_by_request(ranker: Ranker) -> None:
     predictor = predictor_of(desk, desk.champion)
     given = [ranking_request(predictor.config, num, f"r{num}") for num in (3, 30)]
     wrong = {**given[0], "candidats": 1}
-    huge = {**given[0], "user": {"embedding": [1.33e20] * predictor.config.embedding_dim}}
+    huge = {**given[0], "user": {"embedding": [3e38] * predictor.config.embedding_dim}}
     answered = ranker.rank(given[0], wrong, 7, huge, given[1])
     assert answered.status_code == 200
     one, refused, nothing, too_large, other = answered.json()["answers"]
@@ -124,20 +125,13 @@ def test_the_server_follows_promotion_and_rollback_and_no_request_fails(ranker: 
             [answer] = response.json()["answers"]
             answered.append((answer["bundle_digest"], answer["utility"]))
 
-    askers = [threading.Thread(target=ask) for _ in range(3)]
-    for each in askers:
-        each.start()
-    try:
+    with beside(ask, ask, ask, end=is_over.set):
         desk.promote(desk.cycle(1), days=1)
         assert desk.champion is not None and desk.champion.version == "2"
         predictors[desk.champion.bundle_digest] = predictor_of(desk, desk.champion)
         wait_until(lambda: ranker.version() == "2", 60)
         desk.rollback()
         wait_until(lambda: ranker.version() == "1", 10)
-    finally:
-        is_over.set()
-        for each in askers:
-            each.join()
     assert failed == [] and {digest for digest, _ in answered} == {*predictors}
     expected = {digest: utility(predictor, request) for digest, predictor in predictors.items()}
     assert all(np.allclose(found, expected[digest], atol=1e-6) for digest, found in answered)
@@ -223,15 +217,10 @@ def test_what_clients_were_answered_is_in_the_log_after_a_kill(desk: Desk) -> No
             assert answer["status"] == 200, answer
             answered.append(answer["request_id"])
 
-    with ranker.process.running(signal.SIGKILL):
-        askers = [threading.Thread(target=ask, args=(n,)) for n in range(4)]
-        for each in askers:
-            each.start()
+    with ranker.process.running(signal.SIGKILL), beside(*(partial(ask, n) for n in range(4))):
         wait_until(lambda: len(answered) > 200 and record_of(log).generation > 2, 60)
         is_killed.set()
         ranker.process.end(signal.SIGKILL)
-        for each in askers:
-            each.join()
     with ranker.process.running():
         assert ranker.rank(ranking_request(config)).status_code == 422  # No user is named.
         assert ranker.ready()["log_trouble"] == ""
@@ -266,11 +255,9 @@ def test_one_that_is_told_to_end_answers_what_it_was_asked_and_logs_it(desk: Des
         half.sendall(b"POST /rank HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
         client = httpx.Client(base_url=ranker.client.base_url, timeout=60)
         body = {"requests": given}
-        asker = threading.Thread(target=lambda: answered.append(client.post("/rank", json=body)))
-        asker.start()
-        wait_until(lambda: num_waiting() > 1_000)
-        ranker.process.end(timeout_s=60)  # It does not wait for the other half.
-        asker.join()
+        with beside(lambda: answered.append(client.post("/rank", json=body))):
+            wait_until(lambda: num_waiting() > 1_000)
+            ranker.process.end(timeout_s=60)  # It does not wait for the other half.
     assert {each["status"] for each in answered[0].json()["answers"]} == {200}
     rows = [row for row in rows_of_log(log, "impressions") if row.get("model_version") == "1"]
     assert {row["request_id"] for row in rows} == {each["request_id"] for each in given}

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -42,7 +40,7 @@ from pipelines.world_run.days import (
 from pipelines.world_run.policies import Drawn, Model, Optimum
 from support.bundles import chance_bundle
 from support.judgements import make_model
-from support.serving import free_port
+from support.serving import beside, free_port, wait_until
 from training.bundle.files import load_bundle
 from training.bundle.score_split import score_split
 from training.data.reader import SnapshotReader
@@ -189,15 +187,9 @@ def serving(bundle: Path, home: Path) -> Iterator[str]:
     server.champion.current = Served(make_model("1", START), load_bundle(bundle))
     server.champion.run = lambda: None  # type: ignore[method-assign]
     running = uvicorn.Server(uvicorn.Config(server.app(), port=port, log_level="warning"))
-    thread = threading.Thread(target=running.run)
-    thread.start()
-    try:
-        while not running.started:
-            time.sleep(0.05)
+    with beside(running.run, end=lambda: setattr(running, "should_exit", True)):
+        wait_until(lambda: running.started)
         yield f"http://127.0.0.1:{port}"
-    finally:
-        running.should_exit = True
-        thread.join()
 
 
 def test_a_server_gives_the_same_days(log: Path, bundle: Path, tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from support.kills import wait_for_run_uri, wait_for_stage
 from support.lab import DAGS, FAST, FIRST_DAY, NUM_DAYS, SECOND_DAY, Lab, Outcome
 from support.listeners import Listeners
 from support.redis_server import RedisServer
-from support.serving import wait_until
+from support.serving import beside, wait_until
 from support.worlds import write_planted_world
 
 WORKERS = ("worker-1", "worker-2")
@@ -106,13 +106,8 @@ class Deployment(RunningServices):
             while not is_over.wait(0.5):
                 self._look()
 
-        thread = threading.Thread(target=watch)
-        thread.start()
-        try:
+        with beside(watch, end=is_over.set):
             yield
-        finally:
-            is_over.set()
-            thread.join()
 
     def _look(self) -> None:
         """Start every part again that has ended, and remember what stands in argument lists."""
