@@ -1,9 +1,9 @@
 """Decay, cadence and schedules on series whose decay is known, and what lab and backtest cost.
 
-The series vary by luck, window and user as `support.decay_series` says, so their rows are about the
-statistics, and not about what any model loses: docs/decay.md has that of the retail sample. How
-much trained models of three worlds vary by is a row of its own, beside the series. The costs are
-processor time on the sample. Models are kept below .homefeed/bench.
+The series vary by luck, window and user as models trained on three worlds do (`decay_spread` has
+both), so their rows are about the statistics, and not about what any model loses: docs/decay.md has
+that of the retail sample. The costs are processor time on the sample. Models are kept below
+.homefeed/bench.
 """
 
 from collections.abc import Callable

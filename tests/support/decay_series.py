@@ -9,8 +9,9 @@ import numpy as np
 
 from validation.decay.curve import Pair
 
-LUCK, ODD, TASTES = 0.006, 0.004, 0.02
-"""Standard deviations: of a model by its seed, of a window for all models, of users' own decay."""
+LUCK, ODD, TASTES, USER = 0.014, 0.006, 0.045, 0.54
+"""Standard deviations: of a model by its seed, of a window for all models, of users' own decay, of
+a user's sums per root of the hits. By `spread_of` they are those that trained worlds showed."""
 TRUE_DAYS, TRUE_LOSS = 60.0, 0.04
 Fall = Callable[[float], float]
 """Change of a model by its age in days."""
@@ -40,7 +41,7 @@ def series(
         for old in range(window):
             lag = (window - old) * step
             lost = fall(lag) * (1 + tastes / TRUE_LOSS) + lucky[old] - lucky[window] + odd
-            noise = rng.normal(0, 0.2, num_users) * np.sqrt(fresh)
+            noise = rng.normal(0, USER, num_users) * np.sqrt(fresh)
             pairs.append(Pair(old, window, lag, fresh * lost + noise, fresh, users))
     return pairs
 
@@ -49,14 +50,15 @@ def year(rng: np.random.Generator, is_sudden: bool) -> tuple[np.ndarray, np.ndar
     """Return a year of weeks, (52, 52): true change of a model on a window, and what is seen of it.
 
     Where tastes shift suddenly, three times a year, each model of before loses 5 % more from then
-    on. What is seen without a fresh model is 1.5 % off.
+    on. What is seen without a fresh model is off by its luck, by the window and by 1.2 % of noise.
     """
     num = 52
     ages = np.maximum(-np.subtract.outer(np.arange(num), np.arange(num)), 0)
     true = np.vectorize(saturating)(7.0 * ages)
     for at in rng.integers(2, num, 3) if is_sudden else ():
         true[:at, at:] -= 0.05
-    return true, true + rng.normal(0, 0.015, true.shape) * (ages > 0)
+    off = rng.normal(0, LUCK, (num, 1)) + rng.normal(0, ODD, num) + rng.normal(0, 0.012, true.shape)
+    return true, true + off * (ages > 0)
 
 
 class Spread(NamedTuple):

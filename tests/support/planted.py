@@ -314,7 +314,7 @@ def embeddings(table: str, kind: str) -> Plant:
 
     def plant(log: LogRows, s: float, rng: Rng) -> LogRows:
         vectors = np.array(to_numpy(getattr(log, table)["embedding"]), dtype=np.float32)
-        inside = np.ones(len(vectors), dtype=bool) if table == "pins" else log.inside(table)
+        inside = table == "pins" or log.inside(table)
         width = vectors.shape[1]
         turn = np.linalg.qr(rng.normal(size=(width, width)))[0] if kind == "rotated" else None
         chosen = np.flatnonzero(inside & (rng.random(len(vectors)) < s))

@@ -18,7 +18,7 @@ FOLDERS = ("dags", "pipelines", "training", "validation")
 MAX_PRODUCT_LINES = 46_903
 MAX_PRODUCT_TOKENS = 285_631
 MAX_OTHER_LINES = 1_500
-MAX_TEST_LINES = 50_016
+MAX_TEST_LINES = 49_962
 MAX_FUNCTION_LINES = 60
 """The bounds go down with every change that makes the project smaller, and never up without an
 issue that says so. The halved house had 37,222 lines of product, 37,362 with the upgrade of

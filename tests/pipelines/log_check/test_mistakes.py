@@ -145,20 +145,11 @@ def one_short(rows: np.ndarray) -> pa.Array:
 
 def sessions(log: Path) -> None:
     """Give each user one request id for all days."""
-    everywhere(
-        "actions",
-        column(
-            "request_id",
-            lambda rows: [
-                name and f"user-{user}"
-                for name, user in zip(
-                    rows["request_id"].to_pylist(), rows["user_id"].to_pylist(), strict=True
-                )
-            ],
-        ),
-    )(log)
-    everywhere("impressions", column("request_id", lambda rows: [
-        f"user-{user}" for user in rows["user_id"].to_pylist()]))(log)  # fmt: skip
+    for table in ("impressions", "actions"):
+        everywhere(table, column("request_id", lambda rows: [
+            name and f"user-{user}"
+            for name, user in zip(*map(pa.ChunkedArray.to_pylist, (
+                rows["request_id"], rows["user_id"])), strict=True)]))(log)  # fmt: skip
 
 
 def answered_by(log: Path) -> Callable[[pa.Table], list[bool]]:

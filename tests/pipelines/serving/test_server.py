@@ -88,16 +88,13 @@ def test_users_and_pins_are_named_by_their_ids(desk: Desk, tmp_path: Path) -> No
     desk.promote(run, desk.register(run, bundle=served.side.bundle_dir))
     storage.write_bytes(profile := (tmp_path / "profile.json").as_uri(), b"{}")
     mark_accepted(run, snapshot, profile)
-    [whole] = [each for each in served.asked if len(each["actions"].get("age_ms", ())) > 5][:1]
+    whole = next(each for each in served.asked if len(each["actions"].get("age_ms", ())) > 5)
     rows = pq.read_table(served.log / "impressions").to_pylist()
-    [row] = [row for row in rows if row["request_id"] == whole["request_id"]][:1]
+    row = next(row for row in rows if row["request_id"] == whole["request_id"])
     named = ("pin_id", *(each.name for each in served.mine.config.features.numeric))
-    given = {
-        "request_id": "by id",
-        "requested_at": row["impressed_at"],
-        "user": {"id": row["user_id"]},
-        "candidates": {name: whole["candidates"][name] for name in named},
-    }
+    given = {"request_id": "by id", "requested_at": row["impressed_at"]}
+    given["candidates"] = {name: whole["candidates"][name] for name in named}
+    given["user"] = {"id": row["user_id"]}
     with (ranker := Ranker(desk, "--by-id")).process.running():
         assert ranker.ready()["snapshot"] == snapshot.uri
         one, other = ranker.rank(given, whole).json()["answers"]

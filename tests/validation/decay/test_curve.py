@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from support.decay_series import LUCK, TASTES, saturating, series, spread_of
+from support.decay_series import LUCK, TASTES, USER, saturating, series, spread_of
 from validation.decay.curve import FEWEST_PAIRS, Pair, estimate
 from validation.decay.shapes import compare_shapes
 
@@ -39,7 +39,7 @@ def test_the_band_holds_the_known_curve(num_windows: int) -> None:
         whole.append(is_in.all())
         ages.append(is_in.mean())
     assert np.mean(whole) >= 0.85 and np.mean(ages) >= 0.95
-    assert np.median(found.error) < 0.01  # and it is no band that holds everything
+    assert np.median(found.error) < LUCK  # and it is no band that holds everything
 
 
 def test_models_that_are_equal_have_lost_nothing() -> None:
@@ -77,4 +77,4 @@ def test_what_series_were_drawn_with_is_estimated_from_them() -> None:
     assert few[0] == pytest.approx(LUCK, rel=0.2) and many[0] == pytest.approx(2 * LUCK, rel=0.2)
     assert 0.3 * TASTES < few[2] < TASTES  # Users' own change grows with the lag, up to TASTES.
     assert few[2:] == pytest.approx(many[2:], rel=0.2)
-    assert few[3] == pytest.approx(0.2, rel=0.05)
+    assert few[3] == pytest.approx(USER, rel=0.05)
