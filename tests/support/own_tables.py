@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from pipelines.contracts.schemas import EVENT_LOG_TABLES
 from pipelines.event_log.log_files import open_event_log
 from pipelines.event_log.reader import open_file, read_file
 from pipelines.event_log.record import EventLogRecord, read_record
@@ -55,29 +56,25 @@ def users(day: int = 1, width: int = WIDTH) -> dict[str, Any]:
     return {"user_id": ["u0", "u1"], "as_of": at, "embedding": np.ones((2, width), np.float32)}
 
 
-def give(location: str | Path, version: str = VERSION, **batches: Any) -> None:
-    """Write batches by table in one block; a list is several batches."""
-    with EventLogWriter(location, version) as writer:
-        for table, found in batches.items():
+def give(location: str | Path, version: str = VERSION, **given: Any) -> None:
+    """Write batches by table in one block; a list is several batches, and no table an option."""
+    options = {name: given.pop(name) for name in given.keys() - EVENT_LOG_TABLES.keys()}
+    with EventLogWriter(location, version, **options) as writer:
+        for table, found in given.items():
             for batch in found if isinstance(found, list) else [found]:
                 getattr(writer, table)(batch)
 
 
-def give_log(location: str | Path, version: str = VERSION, **batches: Any) -> None:
+def give_log(location: str | Path, version: str = VERSION, **given: Any) -> None:
     """Write a new log with these batches, and usual ones of the tables that it needs besides."""
     usual = {"pins": pins(), "impressions": shown_on(2), "actions": acted_on(2)}
-    give(location, version, **usual | batches)
+    give(location, version, **usual | given)
 
 
 def write_own_log(location: str | Path, *days: int) -> None:
-    """Write a log of some days, with pins and users; without a day, write nothing."""
-    with EventLogWriter(location, VERSION) as writer:
-        if days:
-            writer.pins(pins())
-            writer.users(users())
-        for day in days:
-            writer.impressions(shown_on(day))
-            writer.actions(acted_on(day))
+    """Write a log of some days, with pins and users."""
+    events = {"impressions": [*map(shown_on, days)], "actions": [*map(acted_on, days)]}
+    give(location, pins=pins(), users=users(), **events)
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -11,9 +11,8 @@ from pipelines.contracts.errors import DataContractError
 from pipelines.contracts.schemas import IMPRESSIONS
 from pipelines.event_log.completeness import Complete, check_complete, completeness
 from pipelines.event_log.log_files import open_event_log
-from pipelines.sources.event_log_writer import EventLogWriter
 from pipelines.storage import to_uri
-from support.own_tables import VERSION, acted_on, pins, shown_on
+from support.own_tables import acted_on, give_log, shown_on
 from support.tiny_log import impression, january, write_tiny_log
 from support.worlds import write_events
 
@@ -72,10 +71,8 @@ def test_an_action_says_too_that_a_day_goes_on(tmp_path: Path) -> None:
 
 def test_a_writer_says_so_and_an_increment_says_it_anew(tmp_path: Path) -> None:
     for day, said in ((2, None), (3, datetime(2024, 1, 3, 12, tzinfo=UTC)), (4, None)):
-        with EventLogWriter(tmp_path / "log", VERSION, complete_to=said) as writer:
-            writer.pins(pins())
-            writer.impressions(shown_on(day))
-            writer.actions(acted_on(day))
+        events = {"impressions": shown_on(day), "actions": acted_on(day)}
+        give_log(tmp_path / "log", complete_to=said, **events)
         found = known(tmp_path / "log")
         assert (found.by_writer, found.to) == (
             said is not None, said or datetime(2024, 1, day + 1, tzinfo=UTC))  # fmt: skip

@@ -27,11 +27,11 @@ from pipelines.event_log.reader import (
     positions,
     read_events,
 )
-from pipelines.sources.event_log_writer import EventLogWriter, id_of
+from pipelines.sources.event_log_writer import id_of
 from pipelines.storage import publish_folder, to_uri
 from support.damage import damage_pages
 from support.faulty_proxy import faulty_proxy
-from support.own_tables import VERSION, pins, shown_on, write_own_log
+from support.own_tables import give, pins, shown_on, write_own_log
 from support.tiny_log import (
     ACTIONS_15,
     IMPRESSIONS_15,
@@ -125,9 +125,7 @@ def test_files_of_a_bucket_give_the_rows_that_files_of_a_disk_give(
 
 def test_names_of_every_increment_are_found_by_their_ids(log: Path, tmp_path: Path) -> None:
     write_own_log(tmp_path / "own", 1)
-    with EventLogWriter(tmp_path / "own", VERSION) as writer:
-        writer.pins(pins(3, 5))
-        writer.impressions(shown_on(2, num_requests=4))
+    give(tmp_path / "own", pins=pins(3, 5), impressions=shown_on(2, num_requests=4))
     own = open_event_log(to_uri(tmp_path / "own"))
     ids = [id_of("p1"), id_of("p4"), id_of("nobody's"), 7, 2**70]
     assert names_of(own, "pin_id", ids) == {id_of("p1"): "p1", id_of("p4"): "p4"}

@@ -29,12 +29,12 @@ from pipelines.log_check.measuring import check_log
 from pipelines.log_check.trial import try_stages
 from pipelines.recipes import smoke
 from pipelines.snapshot.plan import shard_of
-from pipelines.sources.event_log_writer import EventLogWriter, id_of
+from pipelines.sources.event_log_writer import id_of
 from pipelines.stages import runner
 from pipelines.storage import to_uri
 from support.damage import flip_a_byte
 from support.mistakes import MISTAKES, Change, Plant, column, everywhere, in_file, without
-from support.own_tables import acted_on, give_log, pins, shown_on, write_own_log
+from support.own_tables import acted_on, give_log, write_own_log
 from support.runs import make_run, save_run
 from support.tiny_log import build_tiny, tiny_config, write_tiny_log
 from support.worlds import PLANTED_START, embedding_column, write_planted_world
@@ -476,10 +476,7 @@ def test_a_column_of_users_that_follows_from_their_actions_is_told(tmp_path: Pat
 
 def test_a_log_says_that_its_candidates_were_drawn(tmp_path: Path) -> None:
     for candidates, name in (("", "logged"), ("5 others of a day", "drawn")):
-        with EventLogWriter(tmp_path / name, "mine-1", candidates=candidates) as writer:
-            writer.pins(pins())
-            writer.impressions(shown_on(2))
-            writer.actions(acted_on(2))
+        give_log(tmp_path / name, candidates=candidates)
         notes = [str(each.message) for each in check_log(str(tmp_path / name)).problems]
         said = [note for note in notes if "they were drawn: 5 others of a day" in note]
         assert bool(said) == bool(candidates)

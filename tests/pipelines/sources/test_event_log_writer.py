@@ -163,8 +163,7 @@ def test_days_pins_and_users_are_added(tmp_path: Path) -> None:
     before = contents(log)
     of_no_day = pd.DataFrame({name: [] for name in acted_on(2).columns})  # of floats
     give(log, pins=pins(), users=users(), actions=of_no_day)  # which it has
-    with EventLogWriter(log, VERSION):
-        pass
+    give(log)
     assert contents(log) == before
     shown = [shown_on(5), shown_on(6).assign(tone="x"), shown_on(7)]
     give(log, impressions=shown, pins=[pins(2, 9), pins(8, 12)], users=[users(5), users(5)])
@@ -186,18 +185,13 @@ def test_days_pins_and_users_are_added(tmp_path: Path) -> None:
 def test_after_a_kill_past_the_commit_the_same_block_is_there_already(
     tmp_path: Path, complete_to: datetime | None
 ) -> None:
-    log = tmp_path / "log"
-
-    def write(num_requests: int = 3) -> EventLogRecord:
-        with EventLogWriter(log, VERSION, complete_to=complete_to) as writer:
-            writer.pins(pins())
-            writer.impressions(shown_on(3, num_requests))
-            writer.actions(acted_on(3))
-        return record_of(log)
-
-    assert write() == write()
+    log, acted = tmp_path / "log", acted_on(3)
+    give_log(log, complete_to=complete_to, impressions=shown_on(3), actions=acted)
+    before = record_of(log)
+    give_log(log, complete_to=complete_to, impressions=shown_on(3), actions=acted)
+    assert record_of(log) == before
     with pytest.raises(DataContractError):
-        write(num_requests=2)
+        give_log(log, complete_to=complete_to, impressions=shown_on(3, 2), actions=acted)
 
 
 def test_a_day_that_is_there_is_refused_or_replaced_whole(tmp_path: Path) -> None:
@@ -207,9 +201,7 @@ def test_a_day_that_is_there_is_refused_or_replaced_whole(tmp_path: Path) -> Non
     with pytest.raises(DataContractError, match="impressions of 2024-01-03 are in .*/log already"):
         give(log, impressions=[shown_on(5), shown_on(3)])
     assert contents(log) == before
-    with EventLogWriter(log, VERSION, replace_days=True) as writer:
-        writer.impressions(shown_on(3, num_requests=1))
-        writer.impressions(shown_on(4, num_requests=1))
+    give(log, replace_days=True, impressions=[shown_on(day, num_requests=1) for day in (3, 4)])
     shown = rows_of_log(log, "impressions")
     days = [pd.Timestamp(row["impressed_at"], unit="ms").day for row in shown]
     assert [days.count(day) for day in (2, 3, 4)] == [9, 3, 3]
@@ -219,17 +211,12 @@ def test_a_day_that_is_there_is_refused_or_replaced_whole(tmp_path: Path) -> Non
 
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:
     write_tiny_log(tmp_path / "by_hand")
-    with (
-        pytest.raises(ConfigurationError, match="no record: .* would be overwritten"),
-        EventLogWriter(tmp_path / "by_hand", VERSION),
-    ):
-        pass
+    with pytest.raises(ConfigurationError, match="no record: .* would be overwritten"):
+        give(tmp_path / "by_hand")
+    says = "writing to file://.*log is already running"
     with EventLogWriter(tmp_path / "log", VERSION) as writer:
-        with (
-            pytest.raises(RunInProgressError, match="writing to file://.*log is already running"),
-            EventLogWriter(tmp_path / "log", VERSION),
-        ):
-            pass
+        with pytest.raises(RunInProgressError, match=says):
+            give(tmp_path / "log")
         writer.impressions(shown_on(2))
         writer.actions(acted_on(2))
         writer.pins(pins())

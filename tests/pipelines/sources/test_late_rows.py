@@ -1,6 +1,5 @@
 """Rows that arrive late: they are added once, change no earlier snapshot, and small files go."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,8 +19,8 @@ from pipelines.sources import event_log_writer, publish
 from pipelines.sources.event_log_writer import EventLogWriter
 from pipelines.storage import to_uri
 from support.own_tables import (
-    VERSION,
     acted_on,
+    give,
     pins,
     record_of,
     rows_of_log,
@@ -36,11 +35,10 @@ DAY = pd.Timedelta("1D")
 
 def late(location: Path, *, known_after: pd.Timedelta = DAY, **batches: pd.DataFrame) -> None:
     """Add rows of days that a log may have, known some time after they happened."""
-    with EventLogWriter(location, VERSION, late_rows=True) as writer:
-        writer.pins(pins())
-        for table, rows in batches.items():
-            time = "impressed_at" if table == "impressions" else "acted_at"
-            getattr(writer, table)(rows.assign(known_at=rows[time] + known_after))
+    for table, rows in batches.items():
+        time = "impressed_at" if table == "impressions" else "acted_at"
+        batches[table] = rows.assign(known_at=rows[time] + known_after)
+    give(location, late_rows=True, pins=pins(), **batches)
 
 
 def test_late_rows_are_added_to_a_day_that_is_there_and_the_same_block_counts_once(
@@ -63,27 +61,17 @@ def test_late_rows_are_added_to_a_day_that_is_there_and_the_same_block_counts_on
 def test_what_a_late_row_leaves_out_is_not_made_up(tmp_path: Path) -> None:
     log = tmp_path / "log"
     write_own_log(log, 2)
-    with EventLogWriter(log, VERSION, complete_to=datetime(2024, 1, 4, tzinfo=UTC)) as writer:
-        writer.actions(acted_on(3))
+    give(log, complete_to=datetime(2024, 1, 4, tzinfo=UTC), actions=acted_on(3))
     for table, rows, says in (
         ("actions", acted_on(2), "known_at"),
         ("impressions", shown_on(2).assign(known_at=pd.Timestamp(2024, 1, 5)), "position"),
     ):
-        with (
-            pytest.raises(DataContractError, match=f"{table}, batch 1: .*{says}"),
-            EventLogWriter(log, VERSION, late_rows=True) as writer,
-        ):
-            getattr(writer, table)(rows)
+        with pytest.raises(DataContractError, match=f"{table}, batch 1: .*{says}"):
+            give(log, late_rows=True, **{table: rows})
     says = "known_at is .*2024-01-03 07:00.*; expected none before 2024-01-04 00:00 UTC"
     with pytest.raises(DataContractError, match=says):
         late(log, actions=acted_on(2))
     late(log, actions=acted_on(2), known_after=2 * DAY)
-
-
-def planted_parts(folder: Path) -> Iterator[tuple[str, pa.Table]]:
-    for table in ("pins", "users", "impressions", "actions"):
-        files = sorted((folder / table).rglob("*.parquet"))
-        yield table, pa.concat_tables([pq.read_table(path, partitioning=None) for path in files])
 
 
 def test_a_snapshot_is_the_same_bytes_whatever_came_after_its_as_of(
@@ -91,7 +79,11 @@ def test_a_snapshot_is_the_same_bytes_whatever_came_after_its_as_of(
 ) -> None:
     monkeypatch.setattr(event_log_writer, "_MANY_SMALL_FILES", 4)
     write_planted_world(tmp_path / "planted", num_users=60, num_days=67)
-    tables = dict(planted_parts(tmp_path / "planted"))
+    tables = {}
+    for table in ("pins", "users", "impressions", "actions"):
+        files = sorted((tmp_path / "planted" / table).rglob("*.parquet"))
+        parts = [pq.read_table(path, partitioning=None) for path in files]
+        tables[table] = pa.concat_tables(parts)
     [version] = set(tables["pins"]["embedding_version"].to_pylist())
     as_of, cut = PLANTED_AS_OF, to_ms(PLANTED_AS_OF)
     log, later = tmp_path / "event_log", list[pa.Table]()
@@ -126,8 +118,7 @@ def test_a_reader_keeps_the_files_that_it_has_listed_for_a_day(
     log = tmp_path / "log"
     write_own_log(log, 2, 3)
     reader = open_event_log(to_uri(log))
-    with EventLogWriter(log, VERSION, replace_days=True) as writer:
-        writer.actions(acted_on(3).iloc[:1])
+    give(log, replace_days=True, actions=acted_on(3).iloc[:1])
     assert sum(open_file(reader, file).count_rows() for file in reader.files_of("actions")) == 4
     assert len(rows_of_log(log, "actions")) == 3
     monkeypatch.setattr(publish, "READ_WITHIN", timedelta(0))

@@ -36,6 +36,7 @@ from support.own_tables import (
     VERSION,
     acted_on,
     contents,
+    give,
     give_log,
     pins,
     record_of,
@@ -45,58 +46,47 @@ from support.own_tables import (
     write_own_log,
 )
 
-Write = Callable[[str], Any]
 SCHEME = "store://"
 
 
 class TextAdapter(SourceAdapter):
     """Its event log is one small table of a text; counts how often it is written."""
 
-    version = "text-1"
-
-    def __init__(self, source: str = "a") -> None:
+    def __init__(self, source: str = "a", version: str = "text-1") -> None:
         self.made_of, self.num_written = {"adapter": "text", "source": source}, 0
+        self.version = version  # type: ignore[misc]
 
     def write_tables(self, folder: Path) -> None:
         self.num_written += 1
         write_table(folder, "pins", pa.table({"text": [self.made_of["source"]]}), self.version)
 
 
-class NewerTextAdapter(TextAdapter):
-    version = "text-2"
+@pytest.fixture(params=["local", "object store"])
+def place(request, tmp_path: Path, monkeypatch) -> tuple[str, Path]:
+    """Return the URI of an event log that is not there yet, and its folder.
 
-
-def make_object_store(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let URIs of SCHEME lead to a folder, as to an object store: no rename, file by file."""
-    store = fs.SubTreeFileSystem(str(folder), fs.LocalFileSystem())
-    local = storage.open_filesystem
+    URIs of SCHEME lead to a folder as to an object store: no rename, file by file.
+    """
+    above, local, write = tmp_path / "store", storage.open_filesystem, conditional.write
+    above.mkdir()
+    store = fs.SubTreeFileSystem(str(above), fs.LocalFileSystem())
 
     def open_filesystem(uri: str) -> tuple[fs.FileSystem, str]:
         return (store, uri.removeprefix(SCHEME)) if uri.startswith(SCHEME) else local(uri)
 
-    write = conditional.write
-
     def create(uri: str, content: bytes, over: conditional.Revision) -> Any:
         if not uri.startswith(SCHEME):
             return write(uri, content, over)
-        is_new = files.write_new(folder / uri.removeprefix(SCHEME), content)
+        is_new = files.write_new(above / uri.removeprefix(SCHEME), content)
         return conditional.Revision() if is_new else None
 
     for module in (storage, log_files, reader):
         monkeypatch.setattr(module, "open_filesystem", open_filesystem)
     monkeypatch.setattr(conditional, "write", create)
-
-
-@pytest.fixture(params=["local", "object store"])
-def place(request, tmp_path: Path, monkeypatch) -> tuple[str, Path]:
-    """Return the URI of an event log that is not there yet, and its folder."""
-    (tmp_path / "store").mkdir()
-    make_object_store(tmp_path / "store", monkeypatch)
-    folder = tmp_path / "store" / "log"
     if request.param == "local":
-        return to_uri(folder), folder
-    folder.mkdir()  # an object store has no folders to make
-    return f"{SCHEME}log", folder
+        return to_uri(above / "log"), above / "log"
+    (above / "log").mkdir()  # an object store has no folders to make
+    return f"{SCHEME}log", above / "log"
 
 
 def test_what_was_made_is_not_made_again(place) -> None:
@@ -111,12 +101,8 @@ def test_what_was_made_is_not_made_again(place) -> None:
 
 def add_days(location: str | Path) -> None:
     """Replace 3 January, and add 4 January with a new pin and users of another day."""
-    with EventLogWriter(location, VERSION, replace_days=True) as writer:
-        writer.impressions(shown_on(3, num_requests=1))
-        writer.impressions(shown_on(4))
-        writer.actions(acted_on(3)[:1])
-        writer.pins(pins(3, 4))
-        writer.users(users(day=8))
+    shown, new = [shown_on(3, num_requests=1), shown_on(4)], {"users": users(8), "pins": pins(3, 4)}
+    give(location, replace_days=True, impressions=shown, actions=acted_on(3)[:1], **new)
 
 
 def kill_before_change(number: int, work: Callable[[], Any]) -> bool:
@@ -164,15 +150,15 @@ def counted_in_log(folder: Path) -> dict[str, bytes]:
     return {f"{Path(name).parent}/{n}": found[name] for n, name in enumerate(names)}
 
 
-KILLED: dict[str, tuple[Write, Write, Write]] = {
-    "a first ingest": (lambda uri: None, partial(ingest, TextAdapter()), write_own_log),
+KILLED: dict[str, tuple[Callable[[str], Any], ...]] = {
+    "a first ingest": (lambda uri: None, partial(ingest, TextAdapter()), give),
     "an ingest over an older log": (
         partial(ingest, TextAdapter()),
-        partial(ingest, NewerTextAdapter()),
-        write_own_log,
+        partial(ingest, TextAdapter(version="text-2")),
+        give,
     ),
-    "a new log": (lambda uri: None, lambda uri: write_own_log(uri, 2), write_own_log),
-    "an increment": (lambda uri: write_own_log(uri, 2, 3), add_days, write_own_log),
+    "a new log": (lambda uri: None, lambda uri: write_own_log(uri, 2), give),
+    "an increment": (lambda uri: write_own_log(uri, 2, 3), add_days, give),
 }
 """By act: what was there before, the act, and what puts the place in order where it was done."""
 
@@ -227,7 +213,7 @@ def test_a_log_of_other_input_is_left_alone(place) -> None:
     uri, folder = place
     ingest(TextAdapter("a"), uri)
     before = contents(folder)
-    for adapter in (TextAdapter("b"), NewerTextAdapter("b")):
+    for adapter in (TextAdapter("b"), TextAdapter("b", "text-2")):
         with pytest.raises(ConfigurationError, match="made of .*'a'.*; expected .*'b'"):
             ingest(adapter, uri)
     assert contents(folder) == before
@@ -356,11 +342,8 @@ def test_files_that_are_not_those_of_the_record_are_named(
 
 def test_an_adapters_log_is_not_added_to(tmp_path: Path) -> None:
     ingest(TextAdapter(), str(tmp_path / "log"))
-    with (
-        pytest.raises(ConfigurationError, match="is the event log of the adapter text-1"),
-        EventLogWriter(tmp_path / "log", VERSION),
-    ):
-        pass
+    with pytest.raises(ConfigurationError, match="is the event log of the adapter text-1"):
+        give(tmp_path / "log")
 
 
 def test_a_writer_that_comes_second_on_a_store_leaves_the_first_one_s_log_whole(
