@@ -17,9 +17,8 @@ BEGIN = ("anchor", "set", "--recipe", "smoke", "--reason", "we begin here")
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
-    return to_uri(tmp_path / "workspace")
+def workspace(home: Path) -> str:
+    return to_uri(home / "workspace")
 
 
 def accepted(workspace: str) -> Recipe:

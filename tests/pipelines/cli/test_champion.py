@@ -36,17 +36,16 @@ KINDS = ["promotion", "promotion", "rollback"]
 
 
 @pytest.fixture
-def run(tmp_path: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> ResolvedRun:
+def run(home: Path, tracking_uri: str, monkeypatch: pytest.MonkeyPatch) -> ResolvedRun:
     """The second of two cycles; its model was rolled back."""
-    name = f"listed_{tmp_path.name}"
-    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
+    name = f"listed_{home.name}"
     monkeypatch.setenv("HOMEFEED_TRACKING_URI", tracking_uri)
     monkeypatch.setenv("HOMEFEED_REGISTERED_MODEL", name)
     places = {"tracking_uri": tracking_uri, "registered_model": name, "experiment": name}
     client = tracking.connect(tracking_uri)
-    first = promote_bundle(client, make_run(tmp_path, as_of=DAY, **places), tmp_path, NOW)
-    later = make_run(tmp_path, as_of=DAY + timedelta(days=14), champion=first, **places)
-    promote_bundle(client, later, tmp_path, NOW + timedelta(days=7))
+    first = promote_bundle(client, make_run(home, as_of=DAY, **places), home, NOW)
+    later = make_run(home, as_of=DAY + timedelta(days=14), champion=first, **places)
+    promote_bundle(client, later, home, NOW + timedelta(days=7))
     moves.rollback(client, Settings(), None, NOW + timedelta(days=8), FORGED)
     return later
 
@@ -182,10 +181,9 @@ def test_a_rollback_that_is_given_twice_says_that_it_is_done(run: ResolvedRun) -
 
 
 def test_a_move_that_was_made_is_printed_before_a_transport_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
-    run = save_run(make_run(tmp_path, champion=CHAMPION))
+    run = save_run(make_run(home, champion=CHAMPION))
     save_artifact(run, "train_challenger", challenger_of(CHALLENGER))
     told = {"kind": "forced", "reason": "The log was late.", "run_uri": run.run_uri}
     made = Move(moved_at=NOW, model=CHALLENGER, previous=CHAMPION, **told)

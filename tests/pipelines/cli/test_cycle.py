@@ -21,10 +21,9 @@ from support.runs import make_run, save_artifact, save_run
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ResolvedRun:
+def run(home: Path, monkeypatch: pytest.MonkeyPatch) -> ResolvedRun:
     """A cycle that is resolved, and judged against a champion of then; nothing was promoted."""
-    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
-    found = save_run(make_run(tmp_path, champion=CHAMPION, may_promote=False))
+    found = save_run(make_run(home, champion=CHAMPION, may_promote=False))
     save_artifact(found, "compare_with_champion", make_judgement(Decision.REJECT))
     save_artifact(found, "check_snapshot", make_report())
     save_artifact(found, "promote_challenger", make_promotion(False))

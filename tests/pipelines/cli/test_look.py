@@ -9,11 +9,7 @@ from pipelines.alerts import transports
 from support.commands import as_json, homefeed, refusal
 from support.kept_cycles import begin
 
-
-@pytest.fixture(autouse=True)
-def places(tmp_path: Path, unused_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
-    monkeypatch.setenv("HOMEFEED_TRACKING_URI", unused_url)
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def test_status_is_printed_and_the_code_says_that_mlflow_was_silent(tmp_path: Path) -> None:

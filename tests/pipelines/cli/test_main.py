@@ -57,20 +57,18 @@ def test_what_is_wrong_is_said_and_coded(
     ],
 )
 def test_a_wrong_setting_is_said_and_coded_before_anything_is_built(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+    home: Path, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
 ) -> None:
-    (tmp_path / "a file").touch()
-    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
-    monkeypatch.setenv(variable, value.format(home=tmp_path))
+    (home / "a file").touch()
+    monkeypatch.setenv(variable, value.format(home=home))
     error = refusal("retrain", "--as-of", "2017-06-12")
     assert error.exit_code == 78 and re.search(message, str(error))
-    assert [path.name for path in tmp_path.iterdir()] == ["a file"]
+    assert [path.name for path in home.iterdir()] == ["a file"]
 
 
-def test_a_stage_prints_its_manifest_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
-    write_planted_world(tmp_path / "event_log")
-    run = save_run(make_run(tmp_path))
+def test_a_stage_prints_its_manifest_last(home: Path) -> None:
+    write_planted_world(home / "event_log")
+    run = save_run(make_run(home))
     last = lines("stage", "build_snapshot", run.run_uri)[-1]
     assert last == manifest_uri(run.run_uri, "build_snapshot") and storage.exists(last)
 
@@ -121,11 +119,8 @@ def test_the_help_has_groups_and_names_every_command(tmp_path: Path) -> None:
     ("text", "said"),
     [("2017-03-02--a", ""), ("2017-03-02--ab12cd34", ""), ("2017", "2 names"), ("x", "no names")],
 )
-def test_a_run_is_named_by_name_or_its_beginning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
-) -> None:
-    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
-    run, _ = begin(tmp_path), begin(tmp_path, 1)
+def test_a_run_is_named_by_name_or_its_beginning(home: Path, text: str, said: str) -> None:
+    run, _ = begin(home), begin(home, 1)
     if said:
         assert f"{text!r} is the beginning of {said} of runs" in str(refusal("reproduce", text))
     else:

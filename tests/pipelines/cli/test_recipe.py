@@ -23,13 +23,6 @@ SERVING = make_model("3", datetime(2017, 2, 1, tzinfo=UTC))
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unused_url: str) -> Path:
-    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
-    monkeypatch.setenv("HOMEFEED_TRACKING_URI", unused_url)
-    return tmp_path
-
-
-@pytest.fixture
 def log(home: Path) -> Path:
     write_planted_world(home / "event_log")
     return home / "event_log"

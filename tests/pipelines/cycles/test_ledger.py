@@ -39,13 +39,12 @@ def at(weeks: float) -> str:
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def workspace(home: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """Thirteen models that served a week each, each expected to be better than the one before."""
-    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
     monkeypatch.setenv("HOMEFEED_REGISTERED_MODEL", NAME)
-    previous, uri = None, storage.to_uri(tmp_path / "workspace")
+    previous, uri = None, storage.to_uri(home / "workspace")
     for week in range(13):
-        run = save_run(make_run(tmp_path, run_id=f"cycle-{week}", registered_model=NAME))
+        run = save_run(make_run(home, run_id=f"cycle-{week}", registered_model=NAME))
         change = metric("repin_volume_at_3", interval(week / 1000, week / 1000 - 0.002))
         judged = make_judgement(Decision.PROMOTE, metrics=(change,))
         of = {"estimator": "replay", "num_requests": 9, "effective_size": 9, "baseline": 1.0}

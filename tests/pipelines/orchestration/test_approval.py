@@ -172,11 +172,10 @@ class Cycle:
 
 
 @pytest.fixture
-def cycle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> partial[Cycle]:
+def cycle(home: Path, monkeypatch: pytest.MonkeyPatch) -> partial[Cycle]:
     """Make a cycle whose recipe asks with such options; it is one hour after the run began."""
-    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
     monkeypatch.setattr(approval, "utc_now", lambda: BEGAN + HOUR)
-    return partial(Cycle, tmp_path, monkeypatch)
+    return partial(Cycle, home, monkeypatch)
 
 
 def test_who_the_recipe_names_is_asked_with_the_outcome_and_anew_where_the_task_is_cleared(cycle):

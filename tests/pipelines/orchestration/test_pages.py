@@ -19,14 +19,13 @@ PAGE = "runs/2017-03-02--ab12cd34/compare_with_champion/output-1/verdict.html"
 
 
 @pytest.fixture(autouse=True)
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
-    judge(begin(tmp_path), Decision.REJECT, has_page=True)
-    begin(tmp_path, 1)  # goes on
-    (tmp_path / "secret.txt").write_text("s")
-    (tmp_path / "workspace/weights.safetensors").write_text("w")
-    (tmp_path / "workspace/.hidden.html").write_text("h")
-    return tmp_path / "workspace"
+def workspace(home: Path) -> Path:
+    judge(begin(home), Decision.REJECT, has_page=True)
+    begin(home, 1)  # goes on
+    (home / "secret.txt").write_text("s")
+    (home / "workspace/weights.safetensors").write_text("w")
+    (home / "workspace/.hidden.html").write_text("h")
+    return home / "workspace"
 
 
 @pytest.fixture

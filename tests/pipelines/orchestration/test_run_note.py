@@ -32,9 +32,8 @@ from support.runs import make_run, save_artifact, save_run
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ResolvedRun:
-    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
-    return save_run(make_run(tmp_path))
+def run(home: Path) -> ResolvedRun:
+    return save_run(make_run(home))
 
 
 class Task(SimpleNamespace):

@@ -2,7 +2,6 @@
 
 import json
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,9 +42,7 @@ PARAMS = {"as_of": "2017-06-12", "recipe": "smoke", "promote": True}
 PARAMS |= {"devices": 1, "accelerator": "cpu", "nodes": 1}
 
 
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def run_of(**values: Any) -> SimpleNamespace:

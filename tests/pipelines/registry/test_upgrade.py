@@ -27,11 +27,10 @@ RUNS = ("2017-06-12--2f3c7f0c", "2017-06-26--7ee788aa")
 
 
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("HOMEFEED_HOME", str(tmp_path))
+def workspace(home: Path) -> Path:
     with tarfile.open(Path(__file__).with_name("workspace_of_version_1.tar.gz")) as kept:
-        kept.extractall(tmp_path, filter="data")
-    return tmp_path / "workspace"
+        kept.extractall(home, filter="data")
+    return home / "workspace"
 
 
 def test_the_history_waits_for_the_command_which_alters_nothing_written(workspace: Path) -> None:
