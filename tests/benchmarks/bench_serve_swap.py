@@ -1,28 +1,34 @@
-"""`homefeed serve` under load while the champion moves: 100 times at once, then for some minutes.
+"""`homefeed serve` under load while the champion moves: 100 times at once, then for half an hour.
 
-Four connections ask for the same ranking again and again. Every answer is held against what the
-version that it names says of the request: a mixture of two would be neither's.
+Four connections ask for the same ranking again and again, in the half hour at four fifths of their
+rate. Every answer is held against what the version that it names says of the request: a mixture of
+two would be neither's. Then the log is read: each answer must be in it, once.
 """
 
 import itertools
 import tempfile
 import threading
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import psutil
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from record import Row, row
 
 from support.desk import Desk
 from support.mlflow_server import mlflow_server
+from support.own_tables import give_log
 from support.rankers import Ranker, predictor_of, utility
 from support.ranking import ranking_request
 from support.serving import beside, wait_until
 
-NUM_MOVES, SOAK_S = 100, 300
+NUM_MOVES, SOAK_S, REST = 100, 1800, 0.25
+NUM_CANDIDATES, NAME = 30, "asked-"
 
 
 def measure() -> list[Row]:
@@ -30,18 +36,26 @@ def measure() -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="homefeed-bench-") as name:
         with mlflow_server(Path(name) / "mlflow") as url:
             desk = Desk(Path(name), url)
+            give_log(log := desk.folder / "log")
             models = desk.promote_two()
-            ranker = Ranker(desk)
+            ranker = Ranker(desk, "--log", str(log))
             with ranker.process.running():
-                return [
+                rows = [
                     _row("serve_swap", ranker, models, NUM_MOVES, 0.0),
                     _row("serve_soak", ranker, models, SOAK_S // 10, 10.0),
                 ]
+            names = pq.read_table(log / "impressions", columns=["request_id"])["request_id"]
+            counts = pc.value_counts(names.filter(pc.starts_with(names, NAME))).field("counts")
+            once = pc.sum(pc.equal(counts, NUM_CANDIDATES)).as_py()
+            told = f"{once:,} of {rows[0].rows + rows[1].rows:,} answers are in the log once"
+            return [rows[0], rows[1].model_copy(update={"note": f"{rows[1].note}; {told}"})]
 
 
 def _row(name: str, ranker: Ranker, models: Any, num_moves: int, pause_s: float) -> Row:
     predictors = {each.bundle_digest: predictor_of(ranker.desk, each) for each in models}
-    request = ranking_request(next(iter(predictors.values())).config, 30)
+    request = ranking_request(next(iter(predictors.values())).config, NUM_CANDIDATES)
+    request["candidates"]["pin_id"] = [f"p{n}" for n in range(NUM_CANDIDATES)]
+    request["user"]["id"] = "u0"
     expected = {digest: utility(each, request) for digest, each in predictors.items()}
     seen, is_over = list[tuple[int, bool, float]](), threading.Event()
 
@@ -49,13 +63,15 @@ def _row(name: str, ranker: Ranker, models: Any, num_moves: int, pause_s: float)
         client = httpx.Client(base_url=ranker.client.base_url, timeout=60)
         while not is_over.is_set():
             started = time.perf_counter()
-            response = client.post("/rank", json=request)
+            asked = request | {"request_id": f"{NAME}{uuid.uuid4()}"}
+            response = client.post("/rank", json=asked)
             took_s = time.perf_counter() - started
             answer = response.json().get("answers", [{}])[0]
             wanted = expected.get(answer.get("bundle_digest"), np.zeros(0))
             found = np.array(answer.get("utility", []))
             is_same = found.shape == wanted.shape and np.allclose(found, wanted, atol=1e-6)
             seen.append((response.status_code, bool(is_same), took_s))
+            is_over.wait(took_s * REST if pause_s else 0)
 
     assert ranker.process.process is not None
     process, memory = psutil.Process(ranker.process.process.pid), list[int]()

@@ -3,7 +3,8 @@
 The list and the strengths were fixed before the gate's limits. A share is that of the rows,
 requests, users, pins or days that the defect is about, on the days of a snapshot's windows. A
 defect takes rows in memory and returns other rows; it changes no array in place. It is found where
-an expectation about the days or about kept embeddings is not met, and is critical where one is.
+an expectation about the days or about kept embeddings is not met, or where a pin has no row, which
+the event log's contract refuses (`pin_without_embedding`), and is critical where one of them is.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -436,13 +437,17 @@ def judge(
     found = sorted(deviations(history, days), key=lambda each: -each.times_limit)
     missing = sorted({*range(log.first_day, log.end_day)} - {day.day for day in days})
     changed = {what: changed_share(clean, log, what) for what in ("pins", "users")}
+    events = np.append(log.column(SHOWN, "pin_id"), log.column(ACTED, "pin_id"))
+    has_rows = np.isin(events, log.column("pins", "pin_id")).all()
     told = (
+        *(() if has_rows else ("pins without rows (contract)",)),
         *(f"embeddings of {what}" for what, share in changed.items() if share > 0),
         *(f"no rows on {date_of(day)}" for day in missing),
         *(f"{each.name} ({each.level})" for each in found if each.times_limit > 1),
     )
     is_critical = (
-        any(each.risk >= 1 for each in found)
+        not has_rows
+        or any(each.risk >= 1 for each in found)
         or len(missing) > MISSING_DAYS.critical * (log.end_day - log.first_day)
         or max(changed.values()) > CHANGED_EMBEDDINGS.critical
     )
