@@ -93,6 +93,13 @@ def brief_waits(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setattr(mlflow_errors, "WAITS_S", (0.01,) * len(mlflow_errors.WAITS_S))
 
 
+@pytest.fixture
+def few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a request to a server that is not there fail at once."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_stray_database() -> Iterator[None]:
     """Find the test, or the product, that left it to MLflow where things are kept."""

@@ -3,10 +3,8 @@
 The fixtures give one over MLflow's store in this process, where no server is needed.
 """
 
-import contextlib
 import os
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -23,6 +21,7 @@ from pipelines.registry.evidence import find_standing
 from pipelines.registry.history import Entry, History, Move, Recipes, recipe_of
 from pipelines.registry.reconcile import State, look
 from pipelines.settings import Settings
+from support.mlflow_server import copy_database
 from support.registered import NO_ANCHOR, NOW, challenger_of, judgement_of, register_bundle
 from support.runs import make_run, save_artifact, save_run
 
@@ -201,9 +200,7 @@ def two(promoted: tuple[Desk, list[tuple[Path, Path]]]) -> Desk:
             shutil.copytree(copy, place)
             continue
         # A connection of MLflow's may be open: SQLite itself puts the old pages into its file.
-        with contextlib.closing(sqlite3.connect(copy)) as old:
-            with contextlib.closing(sqlite3.connect(place)) as now:
-                old.backup(now)
+        copy_database(copy, place)
     return desk
 
 

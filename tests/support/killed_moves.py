@@ -12,7 +12,7 @@ from pipelines import storage
 from pipelines.contracts.judgement import Promotion
 from pipelines.contracts.run_layout import manifest_uri
 from pipelines.stages.runner import read_artifact
-from support.points import OF_MOVES, ON_STORE, attempt, die_at, kill_at, points_of
+from support.points import OF_MOVES, ON_STORE, assert_sound, attempt, die_at, kill_at, points_of
 from support.record_world import World, record_world
 
 Act = Callable[[World], None]
@@ -91,7 +91,10 @@ def try_once(
             assert again == "", story
             assert world.registry.alias == {"promote": "2", "force": "2"}.get(action, "1"), story
         if action == "promote" and not again:
-            _assert_published(world, story)
+            assert storage.exists(_manifest(world)), story
+            run_uri = world.runs["2"].run_uri
+            assert read_artifact(run_uri, "promote_challenger", Promotion).is_promoted, story
+            assert world.look().history.of_run(run_uri), story
 
 
 def prepare(world: World, action: str) -> None:
@@ -106,21 +109,11 @@ def _manifest(world: World) -> str:
 
 def _assert_sound(world: World, story: str) -> None:
     state = world.look()
-    assert state.disagreement() == "" and state.history.damaged == (), story
-    assert state.history.pending is None, story
-    promotions = [e.run_uri for e in state.history.moves if e.kind == "promotion"]
-    assert len(promotions) == len(set(promotions)), story
+    assert_sound(state, story)
     assert world.leftovers() == [], story
-    last = state.history.last
-    assert last is not None, story
+    assert state.history.last is not None, story
     # Each move but a repair begins where the one before ended, which the alias has followed.
     for earlier, later in zip(state.history.moves, state.history.moves[1:], strict=False):
         if later.kind != "outside":
             assert later.previous == earlier.model, story
             assert earlier.number in state.history.followed, story
-
-
-def _assert_published(world: World, story: str) -> None:
-    assert storage.exists(_manifest(world)), story
-    found = read_artifact(world.runs["2"].run_uri, "promote_challenger", Promotion)
-    assert found.is_promoted and world.look().history.of_run(world.runs["2"].run_uri), story

@@ -16,6 +16,7 @@ from pipelines.contracts.artifacts import ResolvedRun
 from pipelines.places.folders import scratch_in
 from pipelines.stages.runner import read_artifact
 from support import stage_acts
+from support.points import assert_sound
 from support.stage_points import Place, verb_of
 from support.stage_processes import KILLED, Ended
 from support.stage_world import StageWorld
@@ -124,7 +125,7 @@ def try_stage(world: StageWorld, each: StageTry) -> None:
         assert again.code == 0, story
         world.assert_undisturbed(each.stage, story, _RUN_ALONE)
     if each.actor != MOVED_BY_HAND:
-        _assert_record_is_sound(world, story)
+        assert_sound(world.state(), story)
 
 
 def _act(world: StageWorld, each: StageTry) -> bool:
@@ -160,12 +161,3 @@ def _assert_decided(
         run = read_artifact(world.run_uri, "resolve_run", ResolvedRun)
         assert run.champion is not None, story
         assert run.champion.version == ("1" if is_later else "2"), story
-
-
-def _assert_record_is_sound(world: StageWorld, story: str) -> None:
-    """Check that alias and history agree, and that the cycle has promoted once at most."""
-    state = world.state()
-    assert state.disagreement() == "" and state.history.damaged == (), story
-    assert state.history.pending is None, story
-    moved = [entry.run_uri for entry in state.history.moves if entry.kind == "promotion"]
-    assert len(moved) == len(set(moved)), story

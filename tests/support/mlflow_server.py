@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sqlite3
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,3 +40,12 @@ def mlflow_server(
     server = Process(command, log, f"{url}/health", {"env": environment})
     with server.running():
         yield url
+
+
+def copy_database(source: Path, target: Path) -> None:
+    """Copy a store in one transaction, also into one that is open elsewhere."""
+    with (
+        contextlib.closing(sqlite3.connect(source, timeout=30)) as this,
+        contextlib.closing(sqlite3.connect(target, timeout=30)) as that,
+    ):
+        this.backup(that)

@@ -17,6 +17,7 @@ import pytest
 from pipelines import deletion, storage
 from pipelines.contracts import files
 from pipelines.contracts.errors import HomefeedError
+from pipelines.registry.reconcile import State
 from support.fake_registry import FakeRegistry
 
 Acts = tuple[tuple[Any, str], ...]
@@ -38,6 +39,14 @@ class Place(Protocol):
     """A world whose registry tells when it changes."""
 
     registry: FakeRegistry
+
+
+def assert_sound(state: State, story: str) -> None:
+    """Check that alias and history agree, and that each cycle has promoted once at most."""
+    assert state.disagreement() == "" and state.history.damaged == (), story
+    assert state.history.pending is None, story
+    promoted = [entry.run_uri for entry in state.history.moves if entry.kind == "promotion"]
+    assert len(promoted) == len(set(promoted)), story
 
 
 def points_of(world: Place, action: Callable[[], object], acts: Acts = OF_MOVES) -> list[str]:

@@ -31,7 +31,7 @@ from pipelines.registry import reconcile, tracking
 from pipelines.stages.runner import read_record
 from support import stage_acts
 from support.deployments import Deployment
-from support.mlflow_server import mlflow_server
+from support.mlflow_server import copy_database, mlflow_server
 from support.runs import PLANTED_AS_OF
 from support.stage_points import Place, without_random_parts
 from support.stage_processes import Act, find_places
@@ -70,7 +70,7 @@ class StageWorld:
         kept = self._kept / name
         shutil.copytree(self.home, kept / "home")
         shutil.copytree(self.server / "artifacts", kept / "artifacts")
-        _copy_database(self.server / "mlflow.db", kept / "mlflow.db")
+        copy_database(self.server / "mlflow.db", kept / "mlflow.db")
 
     def restore(self, name: str) -> None:
         """Bring the state back that was kept under a name; the server goes on running."""
@@ -81,7 +81,7 @@ class StageWorld:
         ):
             shutil.rmtree(folder)
             shutil.copytree(source, folder)
-        _copy_database(kept / "mlflow.db", self.server / "mlflow.db")
+        copy_database(kept / "mlflow.db", self.server / "mlflow.db")
 
     def set_verdict_for(self, stage: str) -> None:
         """Give a stage that obeys the verdict one on which it has something to do."""
@@ -157,15 +157,6 @@ class StageWorld:
         while (found := _processes_of(self.home)) and time.monotonic() < deadline:
             time.sleep(0.05)
         return found
-
-
-def _copy_database(source: Path, target: Path) -> None:
-    """Copy a database in one transaction, also into one that a server has open."""
-    with (
-        contextlib.closing(sqlite3.connect(source, timeout=30)) as this,
-        contextlib.closing(sqlite3.connect(target, timeout=30)) as that,
-    ):
-        this.backup(that)
 
 
 def _processes_of(home: Path) -> list[int]:

@@ -23,6 +23,7 @@ from pipelines.contracts.schemas import (
     with_embedding_dim,
 )
 from pipelines.contracts.time import DAY_MS, to_ms
+from pipelines.sources.world.draws import unit_rows
 
 MINUTE_MS = 60_000
 PLANTED_VERSION = "planted-1"
@@ -65,11 +66,6 @@ def write_planted_world(
     write_rows(folder, "pins", pins_table(pins_PE))
     users = _users_table(rng, num_days, to_ms(start), is_seldom_U, embedding_dim)
     write_rows(folder, "users", users)
-
-
-def unit_rows(rows: np.ndarray) -> np.ndarray:
-    """Return the rows scaled to length one."""
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def embedding_column(rows: np.ndarray) -> pa.FixedSizeListArray:

@@ -14,6 +14,7 @@ from pipelines.storage import local_path
 from support.listeners import Listeners, watched_listeners
 from support.runs import make_run
 from support.worlds import write_planted_world
+from training.bundle.files import Predictor, load_bundle
 from training.fitting.spec import Lineage, TrainingResult, TrainingSpec
 from training.launch.launcher import train
 
@@ -109,10 +110,9 @@ def watched_two_ranks(
 
 
 @pytest.fixture
-def few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a request to a server that is not there fail at once."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+def predictor(trained: tuple[TrainingSpec, TrainingResult]) -> Predictor:
+    """The trained bundle in memory."""
+    return load_bundle(Path(trained[1].bundle_dir))
 
 
 @pytest.fixture

@@ -37,16 +37,7 @@ def http_error(status: int) -> requests.HTTPError:
     return requests.HTTPError(response=SimpleNamespace(status_code=status))  # type: ignore[arg-type]
 
 
-@pytest.fixture(autouse=True)
-def few_retries(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
-
-
-def of_mlflow(code: str) -> bytes:
-    return json.dumps({"error_code": code, "message": "as it is"}).encode()
-
-
+pytestmark = pytest.mark.usefixtures("few_retries")
 LOGIN = "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 # A page in place of JSON is told by its status, JSON of MLflow by its code; JSON of a proxy by
 # nothing, because the client does not tell its status.
@@ -54,7 +45,7 @@ ANSWERS = [
     *((status, PAGE, "outage", "does not answer.*nothing was") for status in (200, 408, 429, 502)),
     *((status, PAGE, "refused", LOGIN) for status in (400, 401, 403, 404, 501)),
     *(
-        (400, of_mlflow(code), kind, "as it is")
+        (400, json.dumps({"error_code": code, "message": "as it is"}).encode(), kind, "as it is")
         for kind, codes_ in {
             "missing": "RESOURCE_DOES_NOT_EXIST",
             "refused": "INVALID_PARAMETER_VALUE PERMISSION_DENIED NOT_IMPLEMENTED",

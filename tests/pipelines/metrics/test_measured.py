@@ -29,7 +29,7 @@ from support.judgements import CHALLENGER, CHAMPION, make_judgement, make_promot
 from support.judgements import said as said_of
 from support.otlp import Receiver, http_receiver
 from support.runs import make_run, save_run
-from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
+from support.tiny_log import TINY_AS_OF, tiny_config
 
 STAGE = "build_snapshot"
 OWN = "homefeed.stage."
@@ -44,9 +44,8 @@ print([thread.name for thread in threading.enumerate() if thread.name == "usage"
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> ResolvedRun:
-    write_tiny_log(tmp_path / "event_log")
-    return save_run(make_run(tmp_path, tiny_config(), TINY_AS_OF))
+def run(log: Path) -> ResolvedRun:
+    return save_run(make_run(log.parent, tiny_config(), TINY_AS_OF))
 
 
 @pytest.fixture

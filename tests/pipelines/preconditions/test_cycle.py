@@ -66,14 +66,13 @@ SHOP = CategoricalFeature(name="shop", table="pins", values=("A",))
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    write_tiny_log(tmp_path / "event_log")
+def home(log: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(tracking, "connect", lambda _: object())
     monkeypatch.setattr(cycle, "require_record", lambda *_, **__: None)
     monkeypatch.setattr(cycle, "recipe_of", lambda *_: None)
     monkeypatch.setattr(cycle, "_BATCH_ROWS", 1)
     serve(monkeypatch, None)
-    return tmp_path
+    return log.parent
 
 
 def serve(monkeypatch: pytest.MonkeyPatch, model: ModelRef | None) -> None:
@@ -226,14 +225,11 @@ def with_gate(**options: Any) -> RunConfig:
     return smoke().model_copy(update={"model_gate": gate})
 
 
-def limits(*metrics: str) -> RunConfig:
-    return with_gate(floors=tuple(Limit(metric=metric, minimum=0) for metric in metrics))
-
-
 @pytest.mark.parametrize(
     "config",
     [*(make() for make in RECIPES.values()),
-     limits("hit_at_3.save", "log_loss.repin", "auc.save", "ece.repin")],
+     with_gate(floors=tuple(Limit(metric=metric, minimum=0) for metric in (
+         "hit_at_3.save", "log_loss.repin", "auc.save", "ece.repin")))],
 )  # fmt: skip
 def test_a_recipe_of_what_a_comparison_gives_is_sound(config: RunConfig) -> None:
     assert recipe_problems(config) == []

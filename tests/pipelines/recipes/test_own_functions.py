@@ -15,7 +15,7 @@ from pipelines.recipes.own_functions import require_unchanged
 from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.counterpart import counterpart
 from support.runs import make_run
-from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
+from support.tiny_log import TINY_AS_OF, tiny_config
 
 SOURCE = (
     "import numpy as np\n\n\ndef hour(seen):\n    return np.zeros(len(seen.examples.request))\n"
@@ -43,8 +43,7 @@ def test_another_source_is_another_recipe(module: Path, tmp_path: Path) -> None:
     assert feature.source_digest == sha256_of(module)
     assert feature.label == "functions_of_a_team:hour"
     module.write_text(SOURCE + "\n\nNUMBER = 1\n")
-    after = make_recipe(str(tmp_path / "mine.yaml"))
-    assert after.recipe_digest != before.recipe_digest
+    assert make_recipe(str(tmp_path / "mine.yaml")).recipe_digest != before.recipe_digest
 
 
 @pytest.mark.parametrize("broken", ["", "import no_such_package_at_all"])
@@ -62,9 +61,8 @@ def test_a_function_of_the_image_of_the_stages_alone_is_not_asked_for_by_who_rea
 
 
 def test_a_changed_function_is_refused_in_its_cycle_and_told_of_in_a_comparison(
-    module: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    module: Path, log: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    write_tiny_log(tmp_path / "event_log")
     own = NumericFeature(name="functions_of_a_team:hour", source_digest=sha256_of(module))
     config = tiny_config()
     told = config.model_copy(
@@ -76,7 +74,6 @@ def test_a_changed_function_is_refused_in_its_cycle_and_told_of_in_a_comparison(
     with pytest.raises(OwnFunctionError, match="had .* when the recipe was read"):
         write_snapshot(run)
     plain = make_run(tmp_path, config, TINY_AS_OF)
-    snapshot = write_snapshot(plain)
-    theirs = counterpart(plain, snapshot, told.features, told.snapshot)
+    theirs = counterpart(plain, write_snapshot(plain), told.features, told.snapshot)
     assert theirs.features.numeric[0].source_digest == sha256_of(module)
     assert "functions_of_a_team:hour was changed since the other model was trained" in caplog.text

@@ -18,7 +18,7 @@ from pipelines.snapshot.build import write_snapshot
 from pipelines.storage import join, local_path, read_model
 from support.damage import flip_a_byte
 from support.runs import make_run
-from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
+from support.tiny_log import TINY_AS_OF, tiny_config
 
 BUILD = """
 import sys
@@ -37,8 +37,7 @@ if __name__ == "__main__":
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> ResolvedRun:
-    write_tiny_log(tmp_path / "event_log")
+def run(tmp_path: Path, log: Path) -> ResolvedRun:
     run = make_run(tmp_path, tiny_config(num_shards=4), TINY_AS_OF)
     (tmp_path / "run.json").write_text(run.model_dump_json())
     (tmp_path / "build.py").write_text(BUILD)

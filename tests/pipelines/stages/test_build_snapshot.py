@@ -32,9 +32,8 @@ from support.tiny_log import (
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> ResolvedRun:
-    write_tiny_log(tmp_path / "event_log")
-    return save_run(make_run(tmp_path, tiny_config(num_shards=2), TINY_AS_OF))
+def run(log: Path) -> ResolvedRun:
+    return save_run(make_run(log.parent, tiny_config(num_shards=2), TINY_AS_OF))
 
 
 @pytest.fixture
@@ -45,11 +44,10 @@ def done(run: ResolvedRun) -> ResolvedRun:
 
 
 def test_who_wakes_up_after_another_listed_the_log_does_not_write_over_its_list(
-    s3_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_uri: str, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On an object store: another attempt is at work at the same time."""
-    write_tiny_log(tmp_path / "event_log")
-    run = make_run(tmp_path, tiny_config(num_shards=2), TINY_AS_OF, workspace_uri=s3_uri)
+    run = make_run(log.parent, tiny_config(num_shards=2), TINY_AS_OF, workspace_uri=s3_uri)
     uri, genuine = listing_uri(run.run_uri), reader.list_files
     build_snapshot(run)
     theirs = Listing(event_log_uri="of another process", files=())
@@ -137,11 +135,10 @@ def test_a_snapshot_whose_log_is_gone_stays(
     assert finished_at(done) == before
 
 
-def test_the_duplicates_of_this_log_are_counted_though_the_content_is_there(tmp_path: Path) -> None:
-    write_tiny_log(tmp_path / "event_log")
-    first = write_snapshot(make_run(tmp_path, tiny_config(), TINY_AS_OF))
+def test_the_duplicates_of_this_log_are_counted_though_the_content_is_there(log: Path) -> None:
+    first = write_snapshot(make_run(log.parent, tiny_config(), TINY_AS_OF))
     again = shown("C", 1, "18 00:01", 30, 10)
-    write_tiny_log(tmp_path / "event_log", [*tiny_impressions(), *again], tiny_actions())
-    second = write_snapshot(make_run(tmp_path, tiny_config(), TINY_AS_OF))
+    write_tiny_log(log, [*tiny_impressions(), *again], tiny_actions())
+    second = write_snapshot(make_run(log.parent, tiny_config(), TINY_AS_OF))
     assert (first.digest, first.num_duplicate_impressions) == (second.digest, 0)
     assert second.num_duplicate_impressions == 2

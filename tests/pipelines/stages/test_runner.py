@@ -31,7 +31,7 @@ from support import commands
 from support.holders import Holder
 from support.runs import make_run, save_run
 from support.stage_bodies import Number
-from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
+from support.tiny_log import TINY_AS_OF, tiny_config
 
 NAME = "build_snapshot"
 
@@ -380,10 +380,9 @@ def test_a_run_folder_that_was_copied_is_refused_and_the_original_stays(
 
 
 def test_two_runs_that_build_the_same_snapshot_at_once_both_have_it_whole(
-    s3_uri: str, tmp_path: Path
+    s3_uri: str, log: Path, tmp_path: Path
 ) -> None:
     """The real stage by the real command, from two runs of one workspace."""
-    write_tiny_log(tmp_path / "event_log")
     config, begun = tiny_config(num_shards=2), []
     for run_id in ("one", "two"):
         run = save_run(make_run(tmp_path, config, TINY_AS_OF, workspace_uri=s3_uri, run_id=run_id))

@@ -28,7 +28,7 @@ from support.damage import flip_a_byte
 from support.judgements import make_report
 from support.registered import NO_ANCHOR
 from support.runs import make_run, save_artifact, save_run
-from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
+from support.tiny_log import TINY_AS_OF, tiny_config
 from training.fitting.spec import NodeAddress, TrainingResult, TrainingSpec
 from training.launch import launcher
 
@@ -38,9 +38,8 @@ TRAIN = "train_challenger"
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> ResolvedRun:
-    write_tiny_log(tmp_path / "event_log")
-    return save_run(make_run(tmp_path, tiny_config(num_shards=1), TINY_AS_OF))
+def run(log: Path) -> ResolvedRun:
+    return save_run(make_run(log.parent, tiny_config(), TINY_AS_OF))
 
 
 def report_on(snapshot_digest: str, is_met: bool = True) -> DataReport:

@@ -1,18 +1,11 @@
-"""Shared by the bundle's tests: the trained bundle in memory, the holdout as one batch."""
-
-from pathlib import Path
+"""Shared by the bundle's tests: the holdout as one batch."""
 
 import pytest
 
 from pipelines.contracts.schemas import SPLIT_HOLDOUT
-from training.bundle.files import Predictor, load_bundle
+from training.bundle.files import Predictor
 from training.data.batches import Batch
 from training.data.reader import SnapshotReader
-
-
-@pytest.fixture
-def predictor(trained) -> Predictor:
-    return load_bundle(Path(trained[1].bundle_dir))
 
 
 @pytest.fixture

@@ -9,18 +9,13 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from pipelines.contracts.errors import DataContractError
-from training.bundle.files import Predictor, load_bundle, read_golden
+from training.bundle.files import Predictor, read_golden
 from training.data.batches import MODEL_INPUTS, for_scoring
 from training.data.data_module import HomefeedDataModule
 from training.data.input_checks import check_inputs
 
 Inputs = dict[str, Tensor]
 Spoil = Callable[[Tensor], Tensor]
-
-
-@pytest.fixture(scope="module")
-def predictor(trained) -> Predictor:
-    return load_bundle(Path(trained[1].bundle_dir))
 
 
 @pytest.fixture

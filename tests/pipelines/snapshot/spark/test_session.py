@@ -15,15 +15,14 @@ from pipelines.snapshot.build import write_snapshot
 from pipelines.snapshot.spark.cluster import chosen_cluster
 from pipelines.snapshot.spark.session import open_spark, translated_spark_errors
 from support.runs import make_run
-from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
+from support.tiny_log import TINY_AS_OF, tiny_config
 
 
 def test_without_pyspark_it_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyspark", None)
     monkeypatch.setenv("HOMEFEED_SPARK_OPTIONS", '{"spark.app.name": "x"}')
-    write_tiny_log(tmp_path / "event_log")
     with pytest.raises(
         ConfigurationError, match=r"`pip install --constraint constraints.txt '\.\[spark\]'`"
     ):

@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.contracts.artifacts import ExpectationOutcome, Severity
 from pipelines.contracts.day_profile import DayProfile, Number
+from support.data_gate import failed
 from support.log_days import FIRST_DAY, profiles
 from validation.data_gate.days.gate import JudgedLog, allowed, changes, date_of, judge_log, lines_of
 from validation.data_gate.days.limits import Deviation, deviations, kind_of
@@ -40,10 +41,6 @@ def log_of(
 
 def judged(log: JudgedLog, tmp_path: Path) -> dict[str, ExpectationOutcome]:
     return {outcome.name: outcome for outcome in judge_log(log, tmp_path / "data_docs")}
-
-
-def failed(outcomes: dict[str, ExpectationOutcome]) -> set[str]:
-    return {name for name, outcome in outcomes.items() if not outcome.is_met}
 
 
 def with_day(place: int, day: list[DayProfile]) -> list[DayProfile]:
@@ -148,8 +145,7 @@ def test_what_is_allowed_is_what_a_number_can_be(
 
 
 def test_each_number_is_drawn_with_the_band_that_it_is_held_to() -> None:
-    now = days(14, FIRST, impressions__rows=4_000.0)
-    log = log_of(now)
+    log = log_of(days(14, FIRST, impressions__rows=4_000.0))
     lines = {line.name: line for line in lines_of(deviations(log.history, log.judged))}
     assert set(lines) == set(USUAL) and lines["impressions.rows"].times_limit > 1
     drawn = lines["impressions.rows"].drawn
