@@ -95,16 +95,6 @@ class Questions:
             session.commit()
         return event
 
-    def task_instance(self, left: dict[str, Any]) -> SimpleNamespace:
-        """Return what a task's context says of its instance.
-
-        Args:
-            left: Gets the XComs that the task leaves.
-        """
-        return SimpleNamespace(
-            id=self.ti_id, try_number=self.try_number, xcom_push=left.__setitem__
-        )
-
 
 def _required_values() -> dict[str, Any]:
     """Return something for each column of a task instance that must not be empty."""
@@ -134,8 +124,9 @@ class Cycle:
 
     def execute(self, event: Any = None) -> Any:
         """Run the task, or what follows an answer; return its result, or how it is skipped."""
-        self.left = {}
-        ti = self.airflow.task_instance(self.left)
+        self.left: dict[str, Any] = {}  # the XComs
+        known = {"id": self.airflow.ti_id, "try_number": self.airflow.try_number}
+        ti = SimpleNamespace(**known, xcom_push=self.left.__setitem__)
         context = {"ti": ti, "task_instance": ti, "dag_run": SimpleNamespace(start_date=BEGAN)}
         context["dag"] = SimpleNamespace(dagrun_timeout=72 * HOUR)
         task = PromotionApproval(task_id="approve_promotion", run_uri=self.run.run_uri)

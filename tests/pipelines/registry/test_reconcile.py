@@ -50,10 +50,9 @@ def put_behind(desk: Desk, is_ours: bool) -> None:
 
 def half_done(desk: Desk) -> None:
     """Decide a promotion, kill it, and move the alias elsewhere."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(history, "begin_attempt", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            desk.promote(desk.cycle(2))
+        desk.promote(desk.cycle(2))
     desk.point_at("1")
 
 
@@ -112,10 +111,9 @@ def test_what_does_not_agree_stops_cycles_until_a_person_says_which_is_right(
 
 
 def test_a_repair_of_old_damage_carries_out_what_was_decided(two: Desk) -> None:
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(history, "begin_attempt", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):
-            two.promote(two.cycle(2))
+        two.promote(two.cycle(2))
     storage.local_path(two.history.uri_of(1)).write_text("{")
     entry = two.mend()
     assert entry is not None and entry.model.version == "3"
@@ -125,10 +123,9 @@ def test_a_repair_of_old_damage_carries_out_what_was_decided(two: Desk) -> None:
 def test_nothing_is_to_be_mended_where_they_agree(two: Desk) -> None:
     assert two.steps() == two.steps(restores=True) == []
     assert two.mend() is None and len(two.history.entries) == 2
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ZeroDivisionError):
         patch.setattr(history, "begin_attempt", lambda *_: 1 / 0)
-        with pytest.raises(ZeroDivisionError):  # A kill, after which the command is given again.
-            two.mend(to="1")
+        two.mend(to="1")  # A kill, after which the command is given again.
     assert two.mend(to="1") is None and two.history.attempts == frozenset()
     assert two.state.serves == two.state.recorded == "1"
     for to in ("1", None):  # The same repair given again writes nothing.

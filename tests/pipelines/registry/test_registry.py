@@ -65,9 +65,8 @@ def test_what_a_registry_says_is_checked_before_a_path_is_made_of_it(
 
 @pytest.mark.parametrize("body", [b"{}", b'{"model_version": {}}', b'{"run": {"info": {}}}'])
 def test_an_answer_about_nothing_is_an_outage_and_no_move_by_somebody_else(
-    desk: Desk, body: bytes, monkeypatch: pytest.MonkeyPatch
+    desk: Desk, body: bytes
 ) -> None:
-    monkeypatch.setattr(mlflow_errors, "WAITS_S", (0.0,))
     with server_that_answers(200, body) as uri:
         client, run = tracking.connect(uri), desk.cycle(0).model_copy(update={"tracking_uri": uri})
         for ask in (
@@ -81,11 +80,8 @@ def test_an_answer_about_nothing_is_an_outage_and_no_move_by_somebody_else(
                 ask()
 
 
-def test_an_answer_without_a_body_is_an_outage_and_no_empty_list(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_an_answer_without_a_body_is_an_outage_and_no_empty_list() -> None:
     """What is made once would be made again, and what is written be taken for written."""
-    monkeypatch.setattr(mlflow_errors, "WAITS_S", (0.0,))
     with server_that_answers(200) as uri:
         with pytest.raises(TrackingUnavailableError, match="there is no body"):
             tracking.connect(uri)
@@ -101,10 +97,7 @@ LISTS = [b"", b"[]", b"null", b"3", b'{"files": null}', b'{"files": [3]}', b'{"f
 
 
 @pytest.mark.parametrize("body", LISTS)
-def test_a_list_of_artifacts_that_is_none_is_an_outage(
-    body: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(mlflow_errors, "WAITS_S", (0.0,))
+def test_a_list_of_artifacts_that_is_none_is_an_outage(body: bytes, tmp_path: Path) -> None:
     with server_that_answers(200, body) as uri:
         with pytest.raises(TrackingUnavailableError), mlflow_errors.translated_outages(uri):
             fetch("mlflow-artifacts:/1/models/m-1/artifacts", tmp_path, uri)

@@ -84,8 +84,7 @@ def test_a_retry_finds_the_run_and_keeps_its_options(desk: Desk) -> None:
     assert found.data.tags.items() >= expected.items()
     assert not any("digest" in name for name in found.data.tags)
     assert found.info.run_name == "2017-06-12 challenger cycle-0"
-    baseline = tracking.open_run(client, run, "baseline", "popularity ranking")
-    assert baseline != run_id
+    assert tracking.open_run(client, run, "baseline", "popularity ranking") != run_id
 
 
 def test_the_parameters_that_differ_are_the_fields_that_recipe_diff_tells(desk: Desk) -> None:

@@ -278,10 +278,9 @@ def test_an_unfinished_log_on_a_store_is_refused_and_written_anew(
     s3_uri: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     location = f"{s3_uri}/log"
-    with monkeypatch.context() as broken:
+    with monkeypatch.context() as broken, pytest.raises(TransientStorageError, match="reset"):
         cut_off_uploads(broken)
-        with pytest.raises(TransientStorageError, match="reset"):
-            write_own_log(location, 2)
+        write_own_log(location, 2)
     with pytest.raises(DataContractError, match=r"is not finished: a first .* run again what"):
         open_event_log(location)
     write_own_log(location, 3)
@@ -295,10 +294,9 @@ def test_an_increment_that_is_cut_off_on_a_store_is_not_read(
     location = f"{s3_uri}/log"
     write_own_log(location, 2, 3)
     before = content(location)
-    with monkeypatch.context() as broken:
+    with monkeypatch.context() as broken, pytest.raises(TransientStorageError, match="reset"):
         cut_off_uploads(broken)
-        with pytest.raises(TransientStorageError, match="reset"):
-            add_days(location)
+        add_days(location)
     assert set(list_below(location, ".parquet")) > set(record_of(location).files)
     assert content(location) == before
     add_days(location)
