@@ -95,8 +95,7 @@ def facts_of(run_uri: str) -> dict[str, Any]:
     report = read_artifact(run_uri, "check_snapshot", DataReport)
     challenger = read_artifact(run_uri, "train_challenger", Challenger)
     judgement = read_artifact(run_uri, "compare_with_champion", Judgement)
-    promotion = read_artifact(run_uri, "promote_challenger", Promotion)
-    champion = promotion.champion_after
+    champion = read_artifact(run_uri, "promote_challenger", Promotion).champion_after
     return {
         "champion before": run.champion.version if run.champion else None,
         "snapshot": snapshot.digest,

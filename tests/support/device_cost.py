@@ -35,11 +35,6 @@ def autocast_on_meta() -> contextlib.AbstractContextManager[Any]:
     )
 
 
-def copied_bytes(tree: Any) -> int:
-    """Return the bytes of tensors in tuples, lists or dictionaries."""
-    return sum(leaf.nbytes for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
-
-
 def step_cost(
     encoder: PlainTransAct | SequenceEncoder, inputs: dict[str, Tensor]
 ) -> tuple[int, int]:
@@ -68,4 +63,5 @@ def step_cost(
     given = to_meta(given)
     with FlopCounterMode(display=False) as counter, autocast_on_meta():
         encoder(**given).sum().backward()
-    return counter.get_total_flops(), copied_bytes(copied)
+    num_bytes = sum(leaf.nbytes for leaf in tree_leaves(copied) if isinstance(leaf, Tensor))
+    return counter.get_total_flops(), num_bytes

@@ -20,8 +20,10 @@ _PREFIX = "homefeed-tests-"
 def main() -> None:
     """Print the folder, which is named by the process that runs the tests."""
     parent = MEMORY if _has_room() else Path(tempfile.gettempdir())
-    if MEMORY.is_dir():
-        _remove_left_over(MEMORY)
+    for each in MEMORY.glob(f"{_PREFIX}*"):
+        owner = each.name.removeprefix(_PREFIX)
+        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(each, ignore_errors=True)  # what an earlier run has left
     sys.stdout.write(f"{parent / f'{_PREFIX}{os.getppid()}'}\n")
 
 
@@ -35,13 +37,6 @@ def _has_room() -> bool:
     )
     has_space = shutil.disk_usage(MEMORY).free >= NEEDED_BYTES
     return has_space and available >= NEEDED_BYTES + LEFT_FREE_BYTES
-
-
-def _remove_left_over(folder: Path) -> None:
-    for each in folder.glob(f"{_PREFIX}*"):
-        owner = each.name.removeprefix(_PREFIX)
-        if owner.isdecimal() and not Path(f"/proc/{owner}").exists():
-            shutil.rmtree(each, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -31,8 +31,7 @@ def judge(
     outcome = outcome_of(run, judgement, None, Settings())
     judgement = judgement.model_copy(update={"outcome": outcome})
     save_artifact(run, "compare_with_champion", judgement)
-    promotion = make_promotion(is_promoted)
-    save_artifact(run, "promote_challenger", promotion)
+    save_artifact(run, "promote_challenger", make_promotion(is_promoted))
     if has_page:
         storage.write_bytes(page, b"<p>")
     return judgement

@@ -79,7 +79,9 @@ def lose(folder: Path, *settings: Setting, num_champions: int = 1) -> ResolvedRu
     """
     ours, theirs = settings[num_champions:], settings[:num_champions]
     run, snapshot = _resolve(folder, ours[0], theirs[0])
-    trainer, holdout = Trainer(run, snapshot, run.run_uri), holdout_of(run, snapshot)
+    rows = load_rows(snapshot, storage.local_path(snapshot.uri), SPLIT_HOLDOUT)
+    holdout = Holdout(rows, run.config.features.heads, run.config.model_gate)
+    trainer = Trainer(run, snapshot, run.run_uri)
     made = [trainer.train(each, f"{run.run_uri}/{n}") for n, each in enumerate(settings)]
     scores = [
         score_split(storage.local_path(bundle), of, storage.local_path(of.uri), SPLIT_HOLDOUT)
@@ -96,11 +98,6 @@ def lose(folder: Path, *settings: Setting, num_champions: int = 1) -> ResolvedRu
     judgement = make_judgement(Decision.REJECT).model_copy(update={"comparison": comparison})
     save_artifact(run, "compare_with_champion", judgement)
     return run
-
-
-def holdout_of(run: ResolvedRun, snapshot: Snapshot) -> Holdout:
-    rows = load_rows(snapshot, storage.local_path(snapshot.uri), SPLIT_HOLDOUT)
-    return Holdout(rows, run.config.features.heads, run.config.model_gate)
 
 
 def with_seed(recipe: RunConfig, seed: int) -> RunConfig:

@@ -35,8 +35,7 @@ Row = dict[str, Any]
 def january(text: str) -> int:
     """Return milliseconds of e.g. '15 08:00:00.000' in January 2017."""
     pattern = "%d %H:%M:%S.%f" if "." in text else "%d %H:%M"
-    moment = datetime.strptime(text, pattern).replace(year=2017, tzinfo=UTC)
-    return to_ms(moment)
+    return to_ms(datetime.strptime(text, pattern).replace(year=2017, tzinfo=UTC))
 
 
 def tiny_config(**snapshot: Any) -> RunConfig:

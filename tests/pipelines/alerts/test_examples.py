@@ -57,9 +57,13 @@ def arrived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         for name, alert in example_alerts(place, settings).items():
             receipt = deliver(alert, settings)
             assert receipt.delivered_to == ("outbox", "smtp", "slack", "apprise")
-            uri = entry_uri(alert, settings)
+            uri, mail = entry_uri(alert, settings), inbox.mails[-1]
+            differing = ("Date", "Content-Type", "Message-ID")
+            headers = [f"{name}: {text}\n" for name, text in mail.items() if name not in differing]
+            (html,) = mail.iter_parts()
             texts = (
-                *read_mail(inbox.mails[-1]),
+                "".join(headers),
+                html.get_content().replace("\r\n", "\n"),
                 *(to_json(body) for _, body in bodies[-2:]),
                 storage.read_bytes(uri.removesuffix("json") + "txt").decode(),
                 to_json(json.loads(storage.read_bytes(uri))),
@@ -73,14 +77,6 @@ def arrived(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         for name, text in found.items():
             (FOLDER / name).write_text(text)
     yield found
-
-
-def read_mail(mail) -> tuple[str, str]:  # type: ignore[no-untyped-def]
-    """Return the headers that never differ, and the HTML."""
-    differing = ("Date", "Content-Type", "Message-ID")
-    headers = "".join(f"{name}: {text}\n" for name, text in mail.items() if name not in differing)
-    (html,) = mail.iter_parts()
-    return headers, html.get_content().replace("\r\n", "\n")
 
 
 def to_json(value: object) -> str:

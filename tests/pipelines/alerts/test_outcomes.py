@@ -109,8 +109,7 @@ def test_what_became_of_it_since_is_told(
     judgement = make_judgement(PROMOTE, low=0.01, high=0.02)
     about = {"model": "v4", "ruling_digest": judgement.ruling_digest}
     approval = answer and Approval(answer=answer, by="anna", at=CHAMPION.as_of, **about)
-    promotion = None if is_promoted is None else make_promotion(is_promoted)
-    since = Since(promotion, approval)
+    since = Since(None if is_promoted is None else make_promotion(is_promoted), approval)
     outcome = outcome_of(run, judgement, None, Settings(), since=since)
     assert title in outcome.title and done in outcome.done
 

@@ -69,8 +69,7 @@ def test_only_pages_become_links() -> None:
     good = ("https://airflow.example.com/dags", "http://127.0.0.1:5000")
     bad = ("javascript:alert(1)", '" onmouseover="alert(1)', "s3://bucket/runs/x", "file:///w/x")
     alert = alert_of("x", links=tuple(("Page", uri) for uri in (*good, *bad)))
-    html = Page(render(alert).html)
-    assert tuple(html.values_of("href")) == good
+    assert tuple(Page(render(alert).html).values_of("href")) == good
     assert "s3://bucket/runs/x" in render(alert).text, "told, and no link"
     assert re.findall(r"<([^|>]*)\|Page>", sections_of(alert)[-1]) == list(good)
 

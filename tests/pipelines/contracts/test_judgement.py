@@ -21,17 +21,13 @@ def judged(*grounds: Reason, **ruled: Any) -> Judgement:
     return judgement.model_copy(update={"verdict": verdict})
 
 
-def nor_the_anchor(problem: Reason) -> Reason:
-    return Reason.of("anchor_not_promoted", model="v5", because=problem)
-
-
 def test_the_digest_of_a_ruling_is_about_what_judging_again_finds_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     lost, before = said("It lost."), judged(said("It lost.")).ruling_digest
     assert judged(SLOW, lost).ruling_digest == judged(SLOWER, lost).ruling_digest == before
-    beside = (judged(lost, nor_the_anchor(each)).ruling_digest for each in (SLOW, SLOWER))
-    assert len({*beside, before}) == 2
+    nor = (Reason.of("anchor_not_promoted", model="v5", because=each) for each in (SLOW, SLOWER))
+    assert len({*(judged(lost, each).ruling_digest for each in nor), before}) == 2
     for other in (
         judged(said("It won.")),
         judged(lost, decision=Decision.PROMOTE),

@@ -45,10 +45,6 @@ def test_propensities_reach_the_snapshot_and_none_is_0(log: Path) -> None:
     assert sorted(set(examples["propensity"].to_pylist())) == [0.0, 0.25, 1.0]
 
 
-def narrow_pins(log: Path) -> None:
-    rewrite(log, PINS, "embedding", pa.array([[0.5] * 31] * 5, pa.list_(pa.float32(), 31)))
-
-
 def two_widths_of_pins(log: Path) -> None:
     rows = pq.read_table(log / PINS)
     pq.write_table(rows.slice(0, 3), log / PINS)
@@ -59,7 +55,8 @@ def two_widths_of_pins(log: Path) -> None:
 @pytest.mark.parametrize(
     ("plant", "says"),
     [
-        (narrow_pins,
+        (lambda log: rewrite(
+            log, PINS, "embedding", pa.array([[0.5] * 31] * 5, pa.list_(pa.float32(), 31))),
          r"users/part-0\.parquet: embedding of user_id=1 has 32 numbers; expected 31, as "
          r"pin_id=10 in .*pins/part-0\.parquet has, because .* the model multiplies .*; embed"),
         (two_widths_of_pins,

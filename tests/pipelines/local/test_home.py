@@ -25,10 +25,6 @@ def home(tmp_path: Path) -> LocalHome:
     return home
 
 
-def mode(path: Path) -> int:
-    return stat.S_IMODE(path.stat().st_mode)
-
-
 def test_the_password_is_random_and_kept(home: LocalHome, tmp_path) -> None:
     other = LocalHome(tmp_path / "b")
     other.create()
@@ -55,7 +51,8 @@ def test_the_configuration_is_for_this_user_and_this_machine_only(home: LocalHom
 def test_what_the_services_write_is_for_this_user_only(home: LocalHome) -> None:
     home.logs.chmod(0o755)  # as somebody left it
     home.create()
-    assert {mode(folder) for folder in (home.airflow, home.mlflow, home.logs)} == {0o700}
+    folders = (home.airflow, home.mlflow, home.logs)
+    assert {stat.S_IMODE(folder.stat().st_mode) for folder in folders} == {0o700}
     inside = (home.airflow_database, home.passwords, home.mlflow_database)
     assert {path.parent for path in inside} == {home.airflow, home.mlflow}
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Page, expect
 
 from pipelines.alerts.links import IN_MLFLOW
 from pipelines.contracts.artifacts import STAGES
@@ -145,13 +145,6 @@ def test_a_mistyped_day_says_which_day_would_do(lab, page):
         expect(shown.get_by_text("1999-01-01 NOT BEGUN").first).to_be_in_viewport()
 
 
-def form_of(lab, page: Page, dag_id: str) -> Locator:
-    log_in(page, lab.services.ports.airflow_url, lab.home.password())
-    page.goto(f"{lab.services.ports.airflow_url}/dags/{dag_id}")
-    page.get_by_role("button", name="Trigger").first.click()
-    return page.get_by_role("dialog")
-
-
 CAREFUL = """
 extends: smoke
 promotion: {approval: {by: [admin], within_hours: 1}}
@@ -220,7 +213,11 @@ def test_airflow_leads_to_the_home_page_and_that_to_each_verdict(lab, page):
 
 def test_the_champion_goes_back_from_the_form_of_the_rollback(lab, page):
     before = judgement_of(lab.home.path, "approved").comparison.baseline_model.version
-    form = form_of(lab, page, "homefeed_rollback")
+    server = lab.services.ports.airflow_url
+    log_in(page, server, lab.home.password())
+    page.goto(f"{server}/dags/homefeed_rollback")
+    page.get_by_role("button", name="Trigger").first.click()
+    form = page.get_by_role("dialog")
     trigger = form.get_by_role("button", name="Trigger")
     expect(trigger).to_be_disabled()  # a reason is missing
     form.locator("[name=element_to_version]").fill(before)

@@ -34,13 +34,6 @@ def the_one_alert(lab: Lab, run_id: str) -> dict:
     return alert
 
 
-def failed_stage(outcome: Outcome) -> str:
-    assert outcome.state == "failed"
-    (stage,) = [task for task in STAGES if outcome.state_of(task) == "failed"]
-    assert outcome.tries_of(stage) == 1, "a retry could not have helped"
-    return stage
-
-
 @pytest.fixture(scope="module")
 def third_cycle(lab: Lab) -> Outcome:
     """A cycle on spoilt data in which every task is killed once, one of them with its worker.
@@ -106,7 +99,9 @@ def test_a_run_that_ends_well_after_one_that_broke_is_told_once_as_a_recovery(
 
 def test_a_failed_data_gate_is_red_at_once_and_told_with_its_pages(lab: Lab) -> None:
     outcome = lab.run("thin-data", DAY_OF_THIN_DATA)
-    assert failed_stage(outcome) == "build_snapshot"
+    assert outcome.state == "failed"
+    assert [task for task in STAGES if outcome.state_of(task) == "failed"] == ["build_snapshot"]
+    assert outcome.tries_of("build_snapshot") == 1, "a retry could not have helped"
     assert outcome.state_of("check_snapshot") == "upstream_failed"
     run = find_cycle(str(lab.home.path / "workspace"), "thin-data", Settings())
     alert = the_one_alert(lab, run.run_id)

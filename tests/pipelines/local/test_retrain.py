@@ -48,8 +48,7 @@ def test_a_cycle_that_has_ended_is_told_without_a_start_and_how_to_ask_what_serv
     day, home, said = "2017-03-02", LocalHome(tmp_path), list[str]()
     home.create()
     names = {"run_id": f"{day}--ab12cd34", "trigger": retrain.run_id_of("smoke", day)}
-    run = make_run(tmp_path, champion=CHAMPION, **names)
-    end(run)
+    end(make_run(tmp_path, champion=CHAMPION, **names))
     assert retrain.retrain(home, tmp_path, "smoke", (day,), said.append) == 0
     first, title, page, serving, more = said
     assert first.endswith("nothing to run.") and title.startswith(f"{day}  void: ")

@@ -79,11 +79,6 @@ def built_and_checked(run: ResolvedRun) -> DataReport:
     return runner.read_artifact(run.run_uri, "check_snapshot", DataReport)
 
 
-def half(rows: dict) -> dict:
-    size = len(rows["user_id"]) // 2
-    return {name: values[:size] for name, values in rows.items()}
-
-
 def test_a_day_of_which_the_windows_have_an_hour_is_not_missed(world: Path) -> None:
     """With a label window of one hour, training begins at 23:00, an hour before the log does."""
     first = PLANTED_START - timedelta(hours=1)
@@ -119,7 +114,8 @@ def test_a_log_is_held_against_its_own_past_and_a_later_cycle_against_no_less(wo
     days = [day.day for day in KeptDays.from_record(storage.read_bytes(uri)).days]
     assert days == list(range(days[0], days[0] + 36))
 
-    change_files(world, "impressions/day=2017-02-25/*.parquet", half)
+    files = "impressions/day=2017-02-25/*.parquet"
+    change_files(world, files, lambda rows: {k: v[: len(v) // 2] for k, v in rows.items()})
     of_log = judge_event_log(later(world, 14, reference))
     (outcome,) = [o for o in of_log.outcomes if o.name == "log_days_as_accepted"]
     assert not outcome.is_met and outcome.partitions == ("2017-02-25",)

@@ -151,8 +151,7 @@ def test_a_cycle_that_has_ended_mends_no_finding_of_the_monitor(monitored: Monit
 
 
 def test_what_its_age_lets_expect_is_no_loss(monitored: Monitored) -> None:
-    changes = [each - 0.015 for each in STEADY]
-    monitored.plant(*changes)
+    monitored.plant(*(each - 0.015 for each in STEADY))
     decay(monitored, loss=0.035)  # 18.5 days against 11.5: 1.75 % are expected.
     found = monitored.look()
     assert monitored.told() == [] and found.expected is not None

@@ -108,8 +108,7 @@ def test_the_champion_is_the_registrys_or_the_historys_where_that_is_out_of_reac
     served = f"champion: {name} v1, as_of 2026-02-09, serves since 2026-02-10 00:00 UTC"
     status, errors, said = look(there)
     assert errors == [] and said.startswith(f"{served}\n") and status.champion.is_confirmed
-    apart = there.model_copy(update={"tracking_uri": settings.tracking_uri})
-    _, errors, said = look(apart)
+    _, errors, said = look(there.model_copy(update={"tracking_uri": settings.tracking_uri}))
     assert errors == [TrackingUnavailableError]
     assert said.startswith(f"{served}; MLflow could not be asked\n")
     client.delete_registered_model_alias(name, "champion")

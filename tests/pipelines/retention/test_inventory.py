@@ -55,8 +55,7 @@ def test_a_lock_makes_nothing_young_and_who_works_is_seen_for_a_week(world: OldW
 
 
 def test_a_manifest_that_cannot_be_read_is_a_problem(world: OldWorld) -> None:
-    uri = world.runs["2"].run_uri
-    storage.write_bytes(manifest_uri(uri, "train_anchor"), b"{")
+    storage.write_bytes(manifest_uri(world.runs["2"].run_uri, "train_anchor"), b"{")
     assert "train_anchor/manifest.json is not a valid" in find_run(world, "2").problem
     world.age(world.workspace / "runs" / name_of("2"), "2")
     told = world.delete()

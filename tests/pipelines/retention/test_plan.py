@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from pipelines.contracts.artifacts import ModelRef
 from pipelines.registry.history import History, Move, Recipe, Recipes
 from pipelines.registry.reconcile import State
 from pipelines.retention.plan import (
@@ -45,10 +44,6 @@ def version_of(number: str, days: float = OLD, **fields: Any) -> FoundVersion:
     return FoundVersion("model", number, "models:/x", 10, ago(days), **fields)
 
 
-def model_of(version: str) -> ModelRef:
-    return make_model(version, ago(900)).model_copy(update={"snapshot_digest": version * 64})
-
-
 def code_of(name: str, pins: str, kind: Kind = "code", days: float = OLD) -> FoundCode:
     return FoundCode(kind, name, f"file:///w/{name}", 10, ago(days), pins=pins)
 
@@ -69,7 +64,7 @@ def moved(version: str, days: float, run: str | None = None) -> Move:
     return Move(
         moved_at=ago(days),
         kind="promotion",
-        model=model_of(version),
+        model=make_model(version, ago(900)).model_copy(update={"snapshot_digest": version * 64}),
         previous=None,
         run_uri=f"file:///elsewhere/runs/{run}" if run else None,
         reason="it was better",

@@ -61,14 +61,6 @@ def prepare(
     return run
 
 
-def two_cycles(home: Path) -> tuple[ResolvedRun, Snapshot, ResolvedRun]:
-    """Return an accepted cycle, its snapshot, and a later one that is compared with it."""
-    first = prepare(home)
-    accept(first)
-    reference = snapshot_of(first)
-    return first, reference, prepare(home, None, "later", 14, reference.uri)
-
-
 def snapshot_of(run: ResolvedRun) -> Snapshot:
     return runner.read_artifact(run.run_uri, "build_snapshot", Snapshot)
 
@@ -82,10 +74,6 @@ def refuse(run: ResolvedRun) -> DataGateFailedError:
     with pytest.raises(DataGateFailedError) as caught:
         runner.run_stage("check_snapshot", run.run_uri)
     return caught.value
-
-
-def failure_of(run: ResolvedRun) -> StageFailure:
-    return storage.read_model(failure_uri(run.run_uri, "check_snapshot"), StageFailure)
 
 
 def advised(message: str) -> list[str]:
@@ -117,7 +105,7 @@ def test_a_refused_snapshot_stops_the_run_and_a_later_cycle_of_the_day_is_accept
     message = str(error)
     assert error.exit_code == 65 and re.search(f"{TOO_FEW} .*expected", message)
     assert '<p class="word">Not accepted</p>' in storage.read_bytes(error.docs_uri).decode()
-    failure = failure_of(refused)
+    failure = storage.read_model(failure_uri(refused.run_uri, "check_snapshot"), StageFailure)
     assert (failure.error_class, failure.exit_code) == ("DataGateFailedError", 65)
     assert failure.acceptable == ()  # nobody may call too few requests enough
     assert storage.list_names(storage.join(refused.workspace_uri, "accepted_snapshots")) == []
@@ -156,8 +144,7 @@ def test_a_damaged_snapshot_is_refused_with_its_docs_and_mended_as_told(
     assert "not measured" not in message
     for command in advised(message):
         commands.run(command)
-    report = runner.read_artifact(run.run_uri, "check_snapshot", DataReport)
-    assert report.is_accepted
+    assert runner.read_artifact(run.run_uri, "check_snapshot", DataReport).is_accepted
     assert snapshot_of(run) == snapshot
     snapshot_files.verify_files(snapshot, storage.local_path(snapshot.uri))
 
@@ -181,7 +168,9 @@ def test_a_snapshot_of_another_version_is_built_again_and_the_log_is_not_blamed(
 def test_the_kept_profile_judges_as_a_new_one_and_the_files_are_not_measured_again(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, reference, later = two_cycles(home)
+    accept(first := prepare(home))
+    reference = snapshot_of(first)
+    later = prepare(home, None, "later", 14, reference.uri)
     measured: list[str] = []
     profile = snapshot_profile.profile_snapshot
 

@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -44,6 +43,7 @@ from pipelines.stages.runner import read_artifact, run_stage, start_run
 from support.judgements import CHAMPION
 from support.older_code import EQUAL, FORWARD, KERNEL, OTHER, SCHEMA, Change, keep_older_code
 from support.runs import make_run
+from support.serving import wait_until
 from support.tiny_log import TINY_AS_OF, tiny_config, write_tiny_log
 from support.worlds import PLANTED_START, write_planted_world
 
@@ -83,17 +83,12 @@ def run_cycle(settings: Settings, recipe: str, as_of: datetime) -> ResolvedRun:
     return run
 
 
-def train_anchor_of(run: ResolvedRun) -> list[str]:
-    return [sys.executable, "-m", "pipelines.cli", "stage", "train_anchor", run.run_uri]
-
-
 def kill_in_the_middle(run: ResolvedRun) -> None:
     """Kill the training of the anchor, as if the machine had lost power."""
-    process = subprocess.Popen(train_anchor_of(run))
+    command = [sys.executable, "-m", "pipelines.cli", "stage", "train_anchor", run.run_uri]
+    process = subprocess.Popen(command)
     progress = storage.local_path(run.run_uri) / "train_anchor" / "training" / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not progress.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(progress.exists, 120)
     process.kill()
     assert process.wait() == -signal.SIGKILL
     assert not storage.exists(manifest_uri(run.run_uri, "train_anchor"))
@@ -281,8 +276,7 @@ def test_it_publishes_also_that_there_was_nothing_to_do(
     found = fresh_anchor(tiny, **fields)
     assert (found.trained, found.problem) == (None, "")
     assert re.search(said, found.reason)
-    told = fresh_anchor(tiny, problem="It is not known.")
-    assert told.problem == "It is not known."
+    assert fresh_anchor(tiny, problem="It is not known.").problem == "It is not known."
 
 
 @pytest.mark.parametrize("recipe", [CONFIG, roomy()])

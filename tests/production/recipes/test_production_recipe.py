@@ -101,8 +101,7 @@ def test_every_action_of_the_recipe_is_a_label(cycle: ResolvedRun) -> None:
 def test_it_is_trained_under_dropout_and_bfloat16_and_judged_by_all_heads(
     cycle: ResolvedRun,
 ) -> None:
-    challenger = read_artifact(cycle.run_uri, "train_challenger", Challenger)
-    assert challenger.num_steps > 50
+    assert read_artifact(cycle.run_uri, "train_challenger", Challenger).num_steps > 50
     judgement = read_artifact(cycle.run_uri, "compare_with_champion", Judgement)
     said = " ".join(judgement.verdict.reasons)
     assert judgement.verdict.decision is Decision.PROMOTE and "hit_at_3.hide" in said, said

@@ -105,11 +105,6 @@ def wait_until_midway(cycle: Cycle, process: subprocess.Popen) -> None:
         time.sleep(0.005)
 
 
-def assert_ends_well(cycle: Cycle, process: subprocess.Popen) -> None:
-    code = process.wait(timeout=_TIMEOUT_S)
-    assert code == 0, (cycle.folder / "driver.log").read_text()[-3000:]
-
-
 def test_a_killed_executor_changes_nothing(cycle: Cycle, cluster: SparkCluster) -> None:
     before = {each.pid for each in cluster.executors()}
     # `spark-submit` starts the driver here, and it alone names the master.
@@ -119,7 +114,8 @@ def test_a_killed_executor_changes_nothing(cycle: Cycle, cluster: SparkCluster) 
         ours = [each for each in cluster.executors() if each.pid not in before]
         ours[0].kill()
         assert cycle.num_shards_built() < NUM_SHARDS  # It was not too late.
-        assert_ends_well(cycle, process)
+        code = process.wait(timeout=_TIMEOUT_S)
+        assert code == 0, (cycle.folder / "driver.log").read_text()[-3000:]
     assert len(ours) == 2
     cycle.assert_whole()
 

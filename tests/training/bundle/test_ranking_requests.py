@@ -39,8 +39,7 @@ def test_a_request_is_scored_as_the_snapshots_rows_are(planted, trained) -> None
     predictor = load_bundle(Path(trained[1].bundle_dir))
     features, longest = predictor.config.features, predictor.config.model.max_actions
     reader = SnapshotReader(planted.snapshot.shards, planted.folder, features, longest)
-    some = next(iter(chunks(reader.index(SPLIT_HOLDOUT), 300)))
-    batch = reader.make_batch(some)
+    batch = reader.make_batch(next(iter(chunks(reader.index(SPLIT_HOLDOUT), 300))))
     expected_CH, requests = predictor.probabilities(batch), requests_of(batch, predictor.config)
     decoder = Decoder(predictor.config)
     for body in (json.dumps({"requests": requests}).encode(), arrow_of(requests)):

@@ -49,8 +49,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 
 def test_a_batch_has_each_feature_and_then_its_flag(built: Built) -> None:
-    index = built.reader.index(SPLIT_HOLDOUT)
-    batch = built.reader.make_batch(index)
+    batch = built.reader.make_batch(built.reader.index(SPLIT_HOLDOUT))
     rows = load_rows(built.snapshot, built.folder, SPLIT_HOLDOUT)
     assert built.config.features.numeric_inputs == INPUTS
     assert batch.numeric_CN.dtype == torch.float32

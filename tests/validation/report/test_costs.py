@@ -5,8 +5,7 @@ from validation.report.costs import NOT_KNOWN, cost_rows
 
 
 def test_stages_stand_beside_the_median_of_earlier_cycles() -> None:
-    earlier = [costs_of(0.5), costs_of(0.8), costs_of(2.0)]
-    rows = cost_rows(costs_of(), earlier)
+    rows = cost_rows(costs_of(), [costs_of(0.5), costs_of(0.8), costs_of(2.0)])
     assert [row["stage"] for row in rows] == [*STAGES, "together"]
     assert rows[STAGES.index("train_challenger")] == {
         "stage": "train_challenger", "wall": "1:00:00", "earlier": "0:48:00 (+25 %)",

@@ -10,8 +10,7 @@ from support.snapshots import copy_snapshot, rewrite, with_value
 
 def test_the_data_docs_read_offline(planted_snapshot: Snapshot, tmp_path: Path) -> None:
     snapshot, folder = copy_snapshot(planted_snapshot, tmp_path / "snapshot")
-    relative = EXAMPLES
-    snapshot = rewrite(snapshot, folder, relative, with_value("label_save", 9, 2))
+    snapshot = rewrite(snapshot, folder, EXAMPLES, with_value("label_save", 9, 2))
     judge(snapshot, folder, tmp_path / "out")
     docs = tmp_path / "out" / "data_docs"
 

@@ -61,8 +61,7 @@ def test_the_same_seed_gives_the_same_bytes(written, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_cycle_can_be_run_on_it(written) -> None:
-    folder = written[0]
-    run = save_run(make_run(folder, config=recipe(), as_of=END))
+    run = save_run(make_run(written[0], config=recipe(), as_of=END))
     runner.run_stage("build_snapshot", run.run_uri)
     runner.run_stage("check_snapshot", run.run_uri)
     assert runner.read_artifact(run.run_uri, "check_snapshot", DataReport).is_accepted
