@@ -84,13 +84,14 @@ def _row(name: str, ranker: Ranker, models: Any, num_moves: int, pause_s: float)
             time.sleep(pause_s)
     failed, mixed = sum(status != 200 for status, *_ in seen), sum(not same for _, same, _ in seen)
     took = [took_s for *_, took_s in seen]
-    lasted_s, (first, *later) = time.perf_counter() - started, [m / 2**20 for m in memory]
+    lasted_s, mib = time.perf_counter() - started, np.array(memory) / 2**20
+    by_quarter = ", ".join(f"{np.median(each):.0f}" for each in np.array_split(mib, 4))
     return row(
         name,
         max(took),
         "s for the longest answer",
         spread=f"{failed} failed, {mixed} mixtures; median {np.median(took):.3f} s",
         rows=len(seen),
-        note=f"{num_moves} moves in {lasted_s:.0f} s; memory {first:.0f} MiB after the first, "
-        f"{max(later):.0f} at most, {later[-1]:.0f} at the end",
+        note=f"{num_moves} moves in {lasted_s:.0f} s; memory {by_quarter} MiB by quarter of the time "
+        f"(medians), {mib.max():.0f} at most",
     )
