@@ -92,6 +92,6 @@ def _row(name: str, ranker: Ranker, models: Any, num_moves: int, pause_s: float)
         "s for the longest answer",
         spread=f"{failed} failed, {mixed} mixtures; median {np.median(took):.3f} s",
         rows=len(seen),
-        note=f"{num_moves} moves in {lasted_s:.0f} s; memory {by_quarter} MiB by quarter of the time "
+        note=f"{num_moves} moves in {lasted_s:.0f} s; memory {by_quarter} MiB by quarter of it "
         f"(medians), {mib.max():.0f} at most",
     )
