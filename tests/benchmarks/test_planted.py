@@ -93,10 +93,13 @@ def test_the_gate_is_tried_at_three_strengths(tmp_path: Path) -> None:
     names = ("exposures_twice", "pin_embeddings_rotated", "lag_gone", "feature_equals_label")
     event_log = open_event_log(storage.to_uri(tmp_path / "event_log"))
     plan = plan_of(smoke(), PLANTED_AS_OF)
-    clean, *found = try_defects(event_log, plan, tmp_path, {name: KNOWN[name] for name in names})
+    kinds = {name: ALL[name] for name in (*names, "pins_without_rows")}
+    clean, *found = try_defects(event_log, plan, tmp_path, kinds)
     assert not clean.has_effect and not clean.told
     by_name = {(each.defect, each.strength): each for each in found}
-    assert len(by_name) == 12 and all(each.has_effect for each in found)
+    assert len(by_name) == 15 and all(each.has_effect for each in found)
+    lost = by_name["pins_without_rows", "weak"]  # The contract refuses one such pin.
+    assert lost.is_critical and lost.told[0] == "pins without rows (contract)"
     assert by_name["exposures_twice", "middle"].is_critical
     assert by_name["pin_embeddings_rotated", "weak"].told == ("embeddings of pins",)
     assert by_name["lag_gone", "strong"].told
